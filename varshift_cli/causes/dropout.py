@@ -1,0 +1,142 @@
+"""VS1xx: dropout and other noise before BatchNorm."""
+
+from __future__ import annotations
+
+from varshift_cli.causes.cause import Cause, Family
+from varshift_cli.records import Remedy
+
+PAPER = (
+    "Li, Chen, Hu, Yang: Understanding the Disharmony between Dropout and Batch Normalization "
+    "by Variance Shift. CVPR 2019, arXiv 1801.05134"
+)
+
+_RECALIBRATE = Remedy(
+    "Recompute the statistics with dropout off; no training",
+    "varshift fix {model} --recalibrate",
+)
+_MOVE = Remedy(
+    "Move the dropout behind the last BatchNorm",
+    "one dropout after all BatchNorm layers, before the last linear layer: it then reaches no "
+    "BatchNorm at all (Li et al., tables 4 and 5)",
+    needs_training=True,
+)
+_LOWER = Remedy(
+    "Drop less",
+    "a smaller drop probability: the factor grows towards 1 as p does",
+    needs_training=True,
+)
+_UNIFORM = Remedy(
+    "Use a noise that adds less variance",
+    "x + x * r with r uniform in (-beta, beta): for inputs of mean 0 the factor is "
+    "3 / (3 + beta^2), 0.997 at beta 0.1 (Li et al., eq. 15, table 6)",
+    needs_training=True,
+)
+
+_UPDATE_BN = (
+    "torch.optim.swa_utils.update_bn does not help: it puts the whole model in train() and so "
+    "gathers the same statistics again, with dropout on."
+)
+
+STRAIGHT = Cause(
+    code="VS101",
+    title="dropout straight before BatchNorm",
+    family=Family.DROPOUT,
+    signature=(
+        "A dropout reaches the layer with no weights between (activations, pooling and sums may "
+        "be), and the layer's dropout factor C/T is below 1. Straight behind the dropout it is\n"
+        "    v / ((c^2 + v)/p - c^2)\n"
+        "with p the keep probability and c, v the mean and variance of what enters the dropout: "
+        "p itself where c is 0, less where it is not. The stale factor T/R is near 1."
+    ),
+    why=(
+        "Dropout divides what it keeps by p. That preserves the mean but adds the variance "
+        "(1/p - 1)(c^2 + v). BatchNorm's running variance was gathered with that noise; in eval() "
+        "the noise is gone and BatchNorm still divides by the larger number, so that what leaves "
+        "it is too small.\n" + _UPDATE_BN
+    ),
+    remedies=(_RECALIBRATE, _MOVE, _UNIFORM, _LOWER),
+    reference=f"{PAPER}, eq. 7-8 (case a)",
+)
+
+THROUGH_WEIGHTS = Cause(
+    code="VS102",
+    title="dropout before BatchNorm through weights",
+    family=Family.DROPOUT,
+    signature=(
+        "A dropout reaches the layer through a linear or convolution layer, and the layer's "
+        "dropout factor C/T differs from 1. If all d inputs of the weights w have mean c, variance "
+        "v and correlation rho, it is\n"
+        "    (v + v rho (d cos2 - 1)) / ((c^2 + v)/p - c^2 + v rho (d cos2 - 1))\n"
+        "with cos2 = (sum w)^2 / (d sum w^2) and d = input channels x kernel size. In general the "
+        "variance that dropout adds to an output is (1/p - 1) sum_i w_i^2 E[x_i^2]."
+    ),
+    why=(
+        "As with dropout straight before BatchNorm, but the weights average over d noises: the "
+        "larger d cos2 and rho, the less is left of them. Wide layers therefore suffer less than "
+        "narrow ones.\n" + _UPDATE_BN
+    ),
+    remedies=(_RECALIBRATE, _MOVE, _UNIFORM, _LOWER),
+    reference=f"{PAPER}, eq. 9-14 (case b)",
+)
+
+INHERITED = Cause(
+    code="VS110",
+    title="inherited from BatchNorm layers upstream",
+    family=Family.INHERITED,
+    signature=(
+        "The layer's inherited factor E/C differs from 1: its input has another variance when the "
+        "layers before it normalise by their running statistics than when they normalise by what "
+        "they really receive."
+    ),
+    why=(
+        "The statistics of layers further up are off, so their outputs have the wrong scale in "
+        "eval(), and this layer receives them. Its own statistics may be sound."
+    ),
+    remedies=(
+        Remedy(
+            "Repair the layers upstream; nothing is to be done here",
+            "varshift fix {model} --recalibrate",
+        ),
+    ),
+    reference=f"{PAPER}, fig. 4 (where it adds to the rest; the split is varshift's)",
+)
+
+IGNORES_EVAL = Cause(
+    code="VS120",
+    title="noise that ignores eval()",
+    family=Family.NOISE,
+    signature=(
+        "Two passes in eval() over the same data, with different random seeds, give this layer "
+        "different inputs."
+    ),
+    why=(
+        "Something random stays on in eval(). Most often it is torch.nn.functional.dropout called "
+        "without its training argument, whose default is True; or torch.rand in forward() without "
+        "a look at self.training. The network's predictions then differ from call to call, and no "
+        "statistics describe it."
+    ),
+    remedies=(
+        Remedy("Pass the mode on", "F.dropout(x, p, training=self.training) in forward()"),
+        Remedy("Use the module", "a torch.nn.Dropout made in __init__() follows eval() by itself"),
+    ),
+    reference="PyTorch documentation, torch.nn.functional.dropout: training defaults to True",
+)
+
+ALREADY_REPAIRED = Cause(
+    code="VS130",
+    title="already repaired: the buffers describe the network with dropout off",
+    family=Family.DROPOUT,
+    signature=(
+        "Within layers, ln(R/C) does not follow ln(T/C): the slope is near 0, where buffers "
+        "gathered with dropout on give 1. Stale and dropout factors differ from 1 and cancel."
+    ),
+    why=(
+        "The running statistics were recomputed with dropout off, or BatchNorm was frozen while "
+        "dropout was trained. That is what eval() needs: there is nothing to repair, and repairing "
+        "it by difference once more would do harm."
+    ),
+    remedies=(),
+    reference="the regression is varshift's; see `buffers` in the report",
+)
+
+CAUSES = (STRAIGHT, THROUGH_WEIGHTS, INHERITED, IGNORES_EVAL, ALREADY_REPAIRED)

@@ -1,0 +1,53 @@
+"""What the running buffers describe: the net with dropout on, or off.
+
+Within layers, ln((R+eps)/(C+eps)) is regressed on ln((T+eps)/(C+eps)) over live channels: slope 1
+when the buffers were gathered with dropout on, 0 when without (repaired before, or BN frozen while
+training). The intercept of each layer absorbs what augmentation or pruning moved as a whole;
+comparing distances |ln T/R| and |ln C/R| instead is fooled by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from varshift_cli.measurement import LayerMoments
+from varshift_cli.records import BuffersRecord, Describe
+from varshift_cli.statistics import live_channels, log_ratio, within_layer_slope
+
+MOVED = 0.02
+"""Channel mean of |ln T/C| from which a layer counts as moved by dropout."""
+_HALF = 0.5
+
+
+def describe_buffers(layers: Sequence[LayerMoments]) -> tuple[BuffersRecord, str | None]:
+    """Decide between ``train`` and ``clean``; also the reason when it stays ``unknown``."""
+    pairs = [pair for layer in layers if (pair := _pair(layer)) is not None]
+    if not pairs:
+        return BuffersRecord(), "no dropout moves any layer, so nothing tells the two apart"
+    estimate = within_layer_slope(pairs)
+    if estimate is None:
+        return BuffersRecord(), "dropout moves too few channels to fit a slope"
+    slope, error = estimate.slope, estimate.error
+    if slope - 2.0 * error > _HALF:
+        return BuffersRecord(Describe.TRAIN, slope, error), None
+    if slope + 2.0 * error < _HALF:
+        return BuffersRecord(Describe.CLEAN, slope, error), None
+    return BuffersRecord(Describe.UNKNOWN, slope, error), "the effect of dropout is too weak"
+
+
+def _pair(layer: LayerMoments) -> tuple[Tensor, Tensor] | None:
+    """(ln T/C, ln R/C) over live channels of a layer that dropout moves."""
+    if layer.train is layer.clean:
+        return None
+    train, clean = layer.train.pooled().var.cpu(), layer.clean.pooled().var.cpu()
+    running = layer.site.running_var.detach().double().cpu()
+    live = live_channels(running, layer.eval.pooled().var.cpu(), layer.eps)
+    x = log_ratio(train, clean, layer.eps)[live]
+    y = log_ratio(running, clean, layer.eps)[live]
+    finite = x.isfinite() & y.isfinite()
+    x, y = x[finite], y[finite]
+    if x.numel() < 2 or float(x.abs().mean()) < MOVED:
+        return None
+    return x, y

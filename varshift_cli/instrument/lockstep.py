@@ -1,0 +1,183 @@
+"""All batches advance together and are normalised by their merged statistics.
+
+The population statistics of BN layer k depend on how layers 1..k-1 normalise, so one layer cannot
+be settled before the ones above it. In lockstep every forward pauses at each BN call; when all
+have arrived, their moments are merged and all go on, normalised by the merged statistics: exact
+in one pass, at any batch size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from varshift_cli.instrument.forwards import AtOp, Instrumented, Pause, PausedForward, Raised
+from varshift_cli.instrument.interception import BatchNormCall, NoiseCall
+from varshift_cli.instrument.sites import BatchNormKey
+from varshift_cli.records import Batch
+
+
+class Merging(Protocol):
+    """What lockstep needs to know about the statistics that it merges."""
+
+    def collect(self, call: BatchNormCall, batch: int) -> None:
+        """Take in one batch's input of a BN call."""
+
+    def settle(self, key: BatchNormKey) -> None:
+        """Every batch has been collected: fix the statistics of this call."""
+
+    def normalise(self, call: BatchNormCall) -> Tensor:
+        """BN's output by the settled statistics."""
+
+    def noise(self, call: NoiseCall, batch: int) -> Tensor:
+        """The dropout's output."""
+
+
+class Diverged(Exception):  # noqa: N818 - an answer to the caller, not an error
+    """Batches reached different BN calls: control flow depends on the data."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class _Pausing:
+    """The regime of a paused forward: BN calls come out as they are, for lockstep to answer."""
+
+    def __init__(self, merging: Merging) -> None:
+        self._merging = merging
+
+    def batch_norm(self, call: BatchNormCall, batch: int) -> Tensor:
+        raise AssertionError("answered by lockstep, never carried out")
+
+    def noise(self, call: NoiseCall, batch: int) -> Tensor:
+        return self._merging.noise(call, batch)
+
+
+class _Alone:
+    """The regime of a single batch: no one to wait for."""
+
+    def __init__(self, merging: Merging) -> None:
+        self._merging = merging
+
+    def batch_norm(self, call: BatchNormCall, batch: int) -> Tensor:
+        self._merging.collect(call, batch)
+        self._merging.settle(call.key)
+        return self._merging.normalise(call)
+
+    def noise(self, call: NoiseCall, batch: int) -> Tensor:
+        return self._merging.noise(call, batch)
+
+
+class ForwardRaised(Exception):  # noqa: N818 - carries the model's own error and its batch
+    """A forward raised; ``__cause__`` is its error."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__(batch)
+        self.batch = batch
+
+
+def run_lockstep(
+    instrumented: Instrumented,
+    merging: Merging,
+    batches: Sequence[tuple[int, Batch]],
+    finished: Callable[[int, object], None],
+) -> None:
+    """Run the forwards of all batches in lockstep.
+
+    Args:
+        instrumented: The model.
+        merging: Collects and settles the statistics.
+        batches: (index, batch) of each.
+        finished: Told (index, output) as each forward ends.
+
+    Raises:
+        Diverged: Batches do not reach the same BN calls in the same order.
+        ForwardRaised: A forward raised.
+    """
+    if len(batches) == 1:
+        index, batch = batches[0]
+        try:
+            output = instrumented.run(_Alone(merging), batch, index)
+        except Exception as error:
+            raise ForwardRaised(index) from error
+        finished(index, output)
+        return
+    _Scheduler(instrumented, merging, batches, finished).run()
+
+
+class _Scheduler:
+    """Drives all forwards, one at a time, from BN call to BN call."""
+
+    def __init__(
+        self,
+        instrumented: Instrumented,
+        merging: Merging,
+        batches: Sequence[tuple[int, Batch]],
+        finished: Callable[[int, object], None],
+    ) -> None:
+        pausing = _Pausing(merging)
+        self._answer = pausing.batch_norm
+        self._merging = merging
+        self._finished = finished
+        self._forwards = [
+            PausedForward(instrumented, pausing, batch, index) for index, batch in batches
+        ]
+
+    def run(self) -> None:
+        parked: list[tuple[PausedForward, BatchNormCall]] = []
+        try:
+            with torch.inference_mode():
+                for forward in self._forwards:
+                    self._advance(forward, forward.start(), parked)
+                while parked:
+                    parked = self._step(parked)
+        finally:
+            for forward in self._forwards:
+                forward.abandon()
+
+    def _step(
+        self, parked: list[tuple[PausedForward, BatchNormCall]]
+    ) -> list[tuple[PausedForward, BatchNormCall]]:
+        """Settle the BN call at which all wait, and drive each on to its next."""
+        keys = {call.key for _, call in parked}
+        if len(keys) > 1 or len(parked) < len(self._forwards):
+            raise Diverged(min(keys).name)
+        self._merging.settle(keys.pop())
+        arrived: list[tuple[PausedForward, BatchNormCall]] = []
+        # Back and forth: whoever came last goes on first, its data still in the cache.
+        while parked:
+            forward, call = parked.pop()
+            output = self._merging.normalise(call)
+            del call
+            self._advance(forward, forward.resume(output), arrived)
+        return arrived
+
+    def _advance(
+        self,
+        forward: PausedForward,
+        pause: Pause,
+        parked: list[tuple[PausedForward, BatchNormCall]],
+    ) -> None:
+        """Carry out ops until the forward parks at a BN call or ends."""
+        while isinstance(pause, AtOp):
+            if pause.op == self._answer:
+                call: BatchNormCall = pause.args[0]
+                self._merging.collect(call, forward.index)
+                parked.append((forward, call))
+                return
+            pause = _carry_out(forward, pause)
+        if isinstance(pause, Raised):
+            raise ForwardRaised(forward.index) from pause.error
+        self._finished(forward.index, pause.output)
+
+
+def _carry_out(forward: PausedForward, pause: AtOp) -> Pause:
+    try:
+        result = pause.op(*pause.args, **pause.kwargs)
+    except Exception as error:  # noqa: BLE001 - the model may expect and catch it
+        return forward.fail(error)
+    return forward.resume(result)

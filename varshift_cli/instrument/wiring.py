@@ -1,0 +1,149 @@
+"""Which dropout reaches which BatchNorm (BN): one small forward that carries names along.
+
+Every tensor's storage carries the set of dropouts that have touched it since the last BN, and
+whether weights lay between. An op passes the union of its inputs on; a BN takes note of what
+arrives and starts afresh. This works in every container, since it sees ops, not modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from varshift_cli.instrument.forwards import Instrumented
+from varshift_cli.instrument.interception import (
+    BatchNormCall,
+    Interception,
+    NoiseCall,
+    Op,
+    caller_location,
+    normalise_by_batch,
+)
+from varshift_cli.instrument.sites import BatchNormKey, NoiseKey
+from varshift_cli.records import Batch, Case
+
+_WEIGHT_OPS = frozenset(
+    {
+        "addbmm", "addmm", "addmv", "baddbmm", "bilinear", "bmm", "chain_matmul", "conv1d",
+        "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+        "convolution", "dot", "einsum", "gru", "inner", "linear", "lstm", "matmul", "mkldnn_linear",
+        "mm", "mv", "rnn_relu", "rnn_tanh", "scaled_dot_product_attention", "tensordot",
+    }
+)  # fmt: skip
+"""Ops that mix the units of a tensor: what lies between is then case b."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchNormVisit:
+    """A BN call: where it is, and what reaches it with no other BN between."""
+
+    key: BatchNormKey
+    location: str | None
+    dropouts: tuple[tuple[NoiseKey, Case], ...]
+    upstream: tuple[BatchNormKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseVisit:
+    """A dropout call."""
+
+    key: NoiseKey
+    kind: str
+    p: float
+    location: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """All calls of one forward, in execution order."""
+
+    batch_norms: tuple[BatchNormVisit, ...]
+    noises: tuple[NoiseVisit, ...]
+
+    def reached(self) -> frozenset[BatchNormKey]:
+        """BN calls that a dropout reaches, directly or through other BN."""
+        found: set[BatchNormKey] = set()
+        for visit in self.batch_norms:
+            if visit.dropouts or found.intersection(visit.upstream):
+                found.add(visit.key)
+        return frozenset(found)
+
+
+Tags = dict[Any, Case]
+"""Dropout and BN calls that touch a tensor; the straightest way wins."""
+
+
+def trace_wiring(instrumented: Instrumented, batch: Batch) -> Wiring:
+    """Run one batch as deployed and note what reaches what."""
+    tracer = _Tracer()
+    mode = Interception(tracer, instrumented.sites, instrumented.stack, 0, tracer.execute)
+    with torch.inference_mode(), mode:
+        instrumented.call(batch)
+    return Wiring(tuple(tracer.batch_norms), tuple(tracer.noises))
+
+
+class _Tracer:
+    """A regime that changes nothing, and an executor that carries tags along."""
+
+    def __init__(self) -> None:
+        self._tags: dict[int, Tags] = {}
+        self.batch_norms: list[BatchNormVisit] = []
+        self.noises: list[NoiseVisit] = []
+
+    def execute(self, op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Carry out an op; its outputs inherit the tags of its inputs."""
+        output = op(*args, **kwargs)
+        if isinstance(op, torch._ops.OpOverload):
+            through = op._schema.name.partition("::")[2].rstrip("_") in _WEIGHT_OPS
+            tags = self._union(tree_leaves((args, dict(kwargs))), through_weights=through)
+            for tensor in tree_leaves(output):
+                self._mark(tensor, tags)
+        return output
+
+    def batch_norm(self, call: BatchNormCall, batch: int) -> Tensor:
+        """Note what arrives; what leaves carries only this BN's name."""
+        arrived = self._union([call.input], through_weights=False)
+        self.batch_norms.append(
+            BatchNormVisit(
+                call.key,
+                caller_location(),
+                tuple((key, case) for key, case in arrived.items() if isinstance(key, NoiseKey)),
+                tuple(key for key in arrived if isinstance(key, BatchNormKey)),
+            )
+        )
+        output = normalise_by_batch(call) if call.training else call.as_deployed()
+        self._mark(output, {call.key: Case.STRAIGHT})
+        return output
+
+    def noise(self, call: NoiseCall, batch: int) -> Tensor:
+        """Mark the output; a copy, since an inactive dropout returns its very input."""
+        self.noises.append(NoiseVisit(call.key, call.kind.name, call.p, caller_location()))
+        tags = self._union([call.input], through_weights=False)
+        if call.p > 0.0:
+            tags = {**tags, call.key: Case.STRAIGHT}
+        output = call.input if call.in_place else call.input.clone()
+        self._mark(output, tags)
+        return output
+
+    def _union(self, leaves: Sequence[Any], *, through_weights: bool) -> Tags:
+        union: Tags = {}
+        for leaf in leaves:
+            if isinstance(leaf, Tensor):
+                for key, case in self._tags.get(_storage(leaf), {}).items():
+                    straight = case is Case.STRAIGHT and not through_weights
+                    if straight or key not in union:
+                        union[key] = Case.STRAIGHT if straight else Case.THROUGH_WEIGHTS
+        return union
+
+    def _mark(self, tensor: Any, tags: Tags) -> None:
+        if isinstance(tensor, Tensor):
+            self._tags[_storage(tensor)] = tags
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else id(tensor)

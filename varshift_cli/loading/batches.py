@@ -1,0 +1,239 @@
+"""Turns whatever a loader yields into :class:`~varshift_cli.records.Batch`.
+
+A tensor is the input. A tuple or list is input, then label. A dict is spread over the parameters
+of ``forward`` by name. numpy arrays become tensors; nothing is copied, cast or moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from varshift_cli.errors import DataError
+from varshift_cli.loading.forward import ForwardSignature, forward_signature, is_label
+from varshift_cli.records import Batch
+
+MIN_SAMPLES = 2
+_INPUT_NAMES = ("x", "inputs", "images", "input", "image", "data")
+
+
+def adapt_batches(raw: Iterable[Any], model: object, *, what: str) -> tuple[Batch, ...]:
+    """Every batch that ``raw`` yields, checked: tensors, tuples, dicts or ready batches.
+
+    Args:
+        raw: A loader, a list of batches, or any iterable of them; a single tensor is one batch.
+        model: Its ``forward`` tells how a dict is spread.
+        what: How the data are called in messages.
+
+    Raises:
+        DataError: For a batch that cannot be understood, or that holds NaN or infinity.
+    """
+    if isinstance(raw, torch.Tensor | np.ndarray | Batch):
+        raw = [raw]
+    adapter = BatchAdapter(forward_signature(model), what)
+    batches = tuple(adapter.stream(raw))
+    check_enough(sum(batch.size for batch in batches), what)
+    return batches
+
+
+def check_enough(samples: int, what: str) -> None:
+    """Refuse too little data.
+
+    Raises:
+        DataError: For fewer than two samples: no variance can be told from them.
+    """
+    if samples == 0:
+        raise DataError(f"{what} is empty", hint="At least 2 samples are needed; 1,000 are good.")
+    if samples < MIN_SAMPLES:
+        raise DataError(
+            f"{what} holds one sample; a variance needs at least 2",
+            hint="1,000 samples are good, 128 often do.",
+        )
+
+
+@dataclass
+class BatchAdapter:
+    """Adapts batches one after another and remembers what should be said about them."""
+
+    signature: ForwardSignature
+    what: str
+    notes: list[str] = field(default_factory=list)
+
+    def stream(self, raw: Iterable[Any]) -> Iterator[Batch]:
+        """Batches as they come, each checked for NaN and infinity."""
+        first_sample = 0
+        for index, item in enumerate(raw):
+            batch = self.adapt(item, f"batch {index} of {self.what}")
+            check_finite(batch, f"batch {index} of {self.what}", first_sample)
+            first_sample += batch.size
+            yield batch
+
+    def adapt(self, item: Any, where: str) -> Batch:
+        """One batch.
+
+        Raises:
+            DataError: If it is of no form that is understood.
+        """
+        if isinstance(item, Batch):
+            return item
+        args, kwargs, labels = self._spread(item, where)
+        return _sized(args, kwargs, labels, where)
+
+    def _spread(self, item: Any, where: str) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+        if is_array(item):
+            return (as_tensor(item),), {}, None
+        if isinstance(item, Mapping):
+            return self._spread_mapping(item, where)
+        if isinstance(item, tuple | list) and item:
+            return self._spread_sequence(list(item), where)
+        raise DataError(
+            f"{where} is a {type(item).__name__}",
+            hint="Expected a tensor, a tuple (input, label), or a dict of tensors.",
+        )
+
+    def _spread_sequence(
+        self, items: list[Any], where: str
+    ) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+        first, rest = items[0], items[1:]
+        needed = len(self.signature.required)
+        if needed > 1 and is_array(first) and needed <= len(items) and all(map(is_array, items)):
+            # One input could never run: forward requires several.
+            self._note(f"{self.signature} takes {needed} inputs: the first {needed} of each batch")
+            labels = items[needed] if len(items) > needed else None
+            return tuple(as_tensor(item) for item in items[:needed]), {}, _label(labels)
+        if len(rest) > 1:
+            self._note("batches hold more than input and label: the rest is ignored")
+        labels = _label(rest[0]) if rest else None
+        if is_array(first):
+            return (as_tensor(first),), {}, labels
+        if isinstance(first, Mapping):
+            args, kwargs, own = self._spread_mapping(first, where)
+            return args, kwargs, own if labels is None else labels
+        if isinstance(first, tuple | list) and first and all(map(is_array, first)):
+            return tuple(as_tensor(item) for item in first), {}, labels
+        raise DataError(
+            f"{where}: its input is a {type(first).__name__}",
+            hint="Expected a tensor, a tuple or dict of tensors.",
+        )
+
+    def _spread_mapping(
+        self, items: Mapping[Any, Any], where: str
+    ) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+        signature = self.signature
+        taken = {
+            str(name): as_tensor(item)
+            for name, item in items.items()
+            if name in signature.names or (signature.any_keyword and not is_label(str(name)))
+        }
+        spare = {str(name): item for name, item in items.items() if str(name) not in taken}
+        labels = next((_label(item) for name, item in spare.items() if is_label(name)), None)
+        inputs = {name: i for name, i in spare.items() if not is_label(name) and is_array(i)}
+        if taken:
+            if inputs:
+                self._note(f"{signature} does not take {', '.join(inputs)}: ignored")
+            return (), taken, labels
+        name = _the_input(inputs)
+        if name is None:
+            raise DataError(
+                f"{where} is a dict with {', '.join(map(str, items))}; "
+                f"none of them is a parameter of {signature}",
+                hint="Name the entries as forward does, or yield tuples (input, label).",
+            )
+        self._note(f"dict batches: {name} is given to {signature} as its input")
+        return (as_tensor(inputs[name]),), {}, labels
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def _the_input(inputs: Mapping[str, Any]) -> str | None:
+    """The entry that is the input: by its name, else the only one."""
+    for name in _INPUT_NAMES:
+        if name in inputs:
+            return name
+    return next(iter(inputs)) if len(inputs) == 1 else None
+
+
+def is_array(item: Any) -> bool:
+    """Whether this is a tensor or a numpy array of numbers."""
+    return isinstance(item, torch.Tensor) or (
+        isinstance(item, np.ndarray) and item.dtype.kind in "biufc"
+    )
+
+
+def as_tensor(item: Any) -> Any:
+    """A numpy array as a tensor over the same memory; anything else as it is."""
+    if isinstance(item, np.ndarray) and item.dtype.kind in "biufc":
+        # A read-only or negatively strided array cannot be shared.
+        return torch.from_numpy(np.ascontiguousarray(item).copy() if _needs_copy(item) else item)
+    return item
+
+
+def _needs_copy(item: np.ndarray[Any, Any]) -> bool:
+    return not item.flags.writeable or any(step < 0 for step in item.strides)
+
+
+def _label(item: Any) -> Any:
+    """Labels as a tensor, or ``None`` where they are something else (detection targets)."""
+    if is_array(item):
+        return as_tensor(item)
+    if isinstance(item, list | tuple) and item and all(isinstance(n, int | float) for n in item):
+        return torch.tensor(item)
+    return None
+
+
+def _sized(args: tuple[Any, ...], kwargs: Mapping[str, Any], labels: Any, where: str) -> Batch:
+    tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor)]
+    if not tensors:
+        raise DataError(f"{where} holds no tensor")
+    if tensors[0].dim() == 0:
+        raise DataError(
+            f"{where} is a tensor without dimensions", hint="The first dimension counts samples."
+        )
+    size = tensors[0].shape[0]
+    if size == 0:
+        raise DataError(f"{where} is empty")
+    if isinstance(labels, torch.Tensor) and (labels.dim() == 0 or labels.shape[0] != size):
+        count = labels.shape[0] if labels.dim() else 1
+        raise DataError(f"{where} holds {size} samples and {count} labels")
+    return Batch(args, dict(kwargs), labels, size)
+
+
+def check_finite(batch: Batch, where: str, first_sample: int = 0) -> None:
+    """Refuse NaN and infinity, naming the first sample that has one.
+
+    Args:
+        batch: What to look at.
+        where: How to call it.
+        first_sample: Index of the batch's first sample in the whole data.
+
+    Raises:
+        DataError: If an input is not finite.
+    """
+    for tensor in (*batch.args, *batch.kwargs.values()):
+        row = first_not_finite(tensor)
+        if row is not None:
+            sample = f"sample {first_sample + row}" if tensor.shape[0] == batch.size else "a value"
+            raise DataError(
+                f"{where}: {sample} holds NaN or infinity",
+                hint="Statistics would be NaN everywhere; drop or repair that sample.",
+            )
+
+
+def first_not_finite(tensor: Any) -> int | None:
+    """Index along the first dimension of the first NaN or infinity."""
+    if not isinstance(tensor, torch.Tensor) or not (
+        tensor.dtype.is_floating_point or tensor.dtype.is_complex
+    ):
+        return None
+    if tensor.numel() == 0 or bool(torch.isfinite(tensor).all()):
+        return None
+    bad = ~torch.isfinite(tensor)
+    if tensor.dim() == 0:
+        return 0
+    return int(bad.reshape(tensor.shape[0], -1).any(dim=1).nonzero()[0, 0])

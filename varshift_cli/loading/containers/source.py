@@ -1,0 +1,110 @@
+"""The file behind a checkpoint: opened for reading only, and known again if it changes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from varshift_cli.errors import CheckpointError, CheckpointNotFoundError
+
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What tells one version of a file from another without reading it."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> Fingerprint:
+        """The fingerprint in a stat result."""
+        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+class SourceFile:
+    """A file as it was when it was first opened; a later change is an error, not a mixture."""
+
+    def __init__(self, path: Path) -> None:
+        """Look at the file without reading it.
+
+        Raises:
+            CheckpointNotFoundError: If there is none.
+            CheckpointError: If it is no regular file, is empty or may not be read.
+        """
+        self.path = path
+        try:
+            stat = path.stat()
+        except (FileNotFoundError, NotADirectoryError) as problem:
+            raise CheckpointNotFoundError(
+                f"no such file: {path}", hint="Check the path of the checkpoint."
+            ) from problem
+        except (OSError, ValueError) as problem:
+            raise CheckpointError(f"{path} cannot be looked at: {problem}") from problem
+        if not path.is_file():
+            raise CheckpointError(f"{path} is not a regular file")
+        if stat.st_size == 0:
+            raise CheckpointError(
+                f"{path} is empty", hint="A download or a save was cut off; fetch it again."
+            )
+        self.fingerprint = Fingerprint.of(stat)
+        self._sha256: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return self.fingerprint.size
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """The file's bytes, if it is still the same file.
+
+        Raises:
+            CheckpointError: If it changed, vanished or cannot be read.
+        """
+        try:
+            with self.path.open("rb") as stream:
+                if Fingerprint.of(os.fstat(stream.fileno())) != self.fingerprint:
+                    raise CheckpointError(
+                        f"{self.path} has changed since it was opened",
+                        hint="Is a training run still writing it? Copy the file and use the copy.",
+                    )
+                yield stream
+        except OSError as problem:
+            raise CheckpointError(f"{self.path} cannot be read: {problem}") from problem
+
+    def read(self, offset: int, size: int) -> bytearray:
+        """Exactly ``size`` bytes from ``offset`` on."""
+        with self.open() as stream:
+            stream.seek(offset)
+            data = bytearray(size)
+            if stream.readinto(data) != size:  # type: ignore[attr-defined]
+                raise CheckpointError(
+                    f"{self.path} ends before byte {offset + size:,}: it is truncated",
+                    hint="Fetch or save the file again.",
+                )
+            return data
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the whole file, read once."""
+        if self._sha256 is None:
+            digest = hashlib.sha256()
+            with self.open() as stream:
+                while chunk := stream.read(CHUNK):
+                    digest.update(chunk)
+            self._sha256 = digest.hexdigest()
+        return self._sha256
+
+    @property
+    def known_sha256(self) -> str | None:
+        """The digest, if somebody has asked for it before."""
+        return self._sha256

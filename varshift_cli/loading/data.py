@@ -1,0 +1,325 @@
+"""``--data``: an array file, or code of the user's that returns the data; drawn once, repeatably.
+
+Arrays and map-style datasets are sampled at random by the seed: sorted data (all cats, then all
+dogs) would fake a shift. Loaders and iterables come as they are, at their own batch size.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+
+from varshift_cli.errors import DataError, UsageError, VarshiftError
+from varshift_cli.loading.arguments import check_arguments, parse_arguments, show_call
+from varshift_cli.loading.arrays import Arrays, is_array_file, pick_arrays, read_arrays
+from varshift_cli.loading.batches import (
+    BatchAdapter,
+    as_tensor,
+    check_enough,
+    first_not_finite,
+    is_array,
+)
+from varshift_cli.loading.forward import forward_signature
+from varshift_cli.loading.importing import Target, import_target, told, users_code
+from varshift_cli.records import Batch
+
+_OPTION = "--data"
+_XY = ("x", "y")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedData:
+    """The calibration batches, drawn once for all passes."""
+
+    batches: tuple[Batch, ...]
+    description: str
+    """``calib.npz  1,000 samples of x, labels y``."""
+    samples: int
+    batch_size: int | None
+    """``None`` where a loader's own batches differ in size."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How much to draw, and how."""
+
+    samples: int
+    batch_size: int
+    seed: int
+
+    def rows(self, available: int) -> list[int]:
+        """Indices drawn without replacement; all in their own order when that is all there is."""
+        if self.samples >= available:
+            return list(range(available))
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn: list[int] = torch.randperm(available, generator=generator)[: self.samples].tolist()
+        return drawn
+
+    def slices(self, rows: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Rows in batches; a last one of a single row joins the batch before it.
+
+        Alone it would give a BN over (N, C) one value per channel, which has no variance.
+        """
+        starts = list(range(0, len(rows), self.batch_size))
+        if len(starts) > 1 and self.batch_size > 1 and len(rows) - starts[-1] == 1:
+            starts.pop()
+        ends = [*starts[1:], len(rows)]
+        for start, end in zip(starts, ends, strict=True):
+            yield rows[start:end]
+
+
+def load_data(
+    spec: str,
+    *,
+    data_args: Sequence[str],
+    input: str | None,  # noqa: A002 - named like its option
+    label: str | None,
+    samples: int,
+    batch_size: int,
+    seed: int,
+    model: object,
+    search_dirs: Sequence[Path],
+) -> LoadedData:
+    """Draw the calibration batches.
+
+    Args:
+        spec: An array file, ``file.py:name`` or ``package.module:name``.
+        data_args: ``name=value`` for the callable.
+        input: Name of the input array, where the usual names do not tell.
+        label: Name of the label array, likewise.
+        samples: How many at most.
+        batch_size: Samples per batch, for arrays and datasets.
+        seed: Decides which samples are drawn, and all randomness of the user's code.
+        model: Its ``forward`` tells how dict batches are spread.
+        search_dirs: Folders to find files and modules in.
+
+    Raises:
+        DataError: If the data are missing, empty, damaged or not finite.
+        UsageError: If the options contradict each other.
+    """
+    if samples < 1 or batch_size < 1:
+        raise UsageError("--samples and --batch-size must be at least 1")
+    draw = Draw(samples, batch_size, seed)
+    adapter = BatchAdapter(forward_signature(model), spec)
+    if is_array_file(spec):
+        if data_args:
+            raise UsageError(f"--data-arg has no use for the array file {spec}")
+        arrays = read_arrays(_find(spec, search_dirs), input, label)
+        return _from_arrays(arrays, draw, model, adapter)
+    if input is not None or label is not None:
+        raise UsageError("--input and --label name arrays in a file; --data is code here")
+    target = Target.parse(spec, _OPTION)
+    made, call = _call(target, data_args, search_dirs, seed)
+    adapter.what = call
+    return _from_object(made, draw, model, adapter, search_dirs)
+
+
+def _find(spec: str, search_dirs: Sequence[Path]) -> Path:
+    for folder in (Path(), *search_dirs):
+        if (folder / spec).is_file():
+            return folder / spec
+    return Path(spec)
+
+
+def _call(
+    target: Target, data_args: Sequence[str], search_dirs: Sequence[Path], seed: int
+) -> tuple[Any, str]:
+    """What the callable returns; anything that is not callable is taken as the data itself."""
+    given = parse_arguments(data_args, "--data-arg", search_dirs)
+    made = import_target(target, search_dirs, DataError)
+    if not _is_factory(made):
+        if given:
+            raise UsageError(f"{target.label} is data already, --data-arg has no use")
+        return made, target.label
+    check_arguments(made, given, target.label, "--data-arg")
+    call = show_call(target.label, given)
+    with users_code(call, DataError, search_dirs, seed=seed):
+        return made(**given), call
+
+
+def _is_factory(made: Any) -> bool:
+    return inspect.isclass(made) or (
+        callable(made) and not isinstance(made, Dataset | DataLoader) and not is_array(made)
+    )
+
+
+def _from_object(
+    made: Any, draw: Draw, model: object, adapter: BatchAdapter, search_dirs: Sequence[Path]
+) -> LoadedData:
+    call = adapter.what
+    if _looks_like_arrays(made):
+        found = _as_mapping(made)
+        return _from_arrays(pick_arrays(found, call, None, None), draw, model, adapter)
+    with users_code(f"drawing from {call}", DataError, search_dirs, seed=draw.seed):
+        if isinstance(made, IterableDataset):
+            batches = tuple(_limited(adapter, _chunks(made, draw, call), draw.samples))
+            drawn = "the first {} samples"
+        elif _is_map_style(made):
+            batches = tuple(adapter.stream(_collated(made, draw, call)))
+            drawn = "{} samples" if draw.samples >= len(made) else "{} samples drawn at random"
+        elif isinstance(made, Iterable):
+            batches = tuple(_limited(adapter, made, draw.samples))
+            drawn = "the first {} samples"
+        else:
+            raise DataError(
+                f"{call} returned a {type(made).__name__}",
+                hint="Expected a Dataset, a DataLoader, or an iterable of batches.",
+            )
+    count = sum(batch.size for batch in batches)
+    check_enough(count, call)
+    labels = ", with labels" if all(b.labels is not None for b in batches) else ""
+    description = f"{call}  {drawn.format(f'{count:,}')}{labels}"
+    return LoadedData(batches, description, count, _common_size(batches), tuple(adapter.notes))
+
+
+def _looks_like_arrays(made: Any) -> bool:
+    """A tensor, a tuple (x, y) or a dict of whole arrays; a list is a list of batches."""
+    if is_array(made):
+        return True
+    if isinstance(made, tuple):
+        return 0 < len(made) <= len(_XY) and all(map(is_array, made))
+    return isinstance(made, Mapping) and bool(made) and all(map(is_array, made.values()))
+
+
+def _as_mapping(made: Any) -> dict[str, torch.Tensor]:
+    if isinstance(made, Mapping):
+        return {str(name): as_tensor(item) for name, item in made.items()}
+    items = made if isinstance(made, tuple) else (made,)
+    return {name: as_tensor(item) for name, item in zip(_XY, items, strict=False)}
+
+
+def _is_map_style(made: Any) -> bool:
+    if isinstance(made, DataLoader | list | tuple | str | bytes | Mapping):
+        return False
+    return hasattr(made, "__getitem__") and hasattr(made, "__len__")
+
+
+def _collated(dataset: Any, draw: Draw, call: str) -> Iterator[Any]:
+    """Batches of a map-style dataset, sampled by the seed."""
+    for rows in draw.slices(draw.rows(len(dataset))):
+        yield _collate([_item(dataset, row, call) for row in rows], call)
+
+
+def _item(dataset: Any, row: int, call: str) -> Any:
+    try:
+        return dataset[row]
+    except VarshiftError:
+        raise
+    except Exception as problem:
+        raise DataError(f"sample {row} of {call} raised: {told(problem)}") from problem
+
+
+def _chunks(dataset: Iterable[Any], draw: Draw, call: str) -> Iterator[Any]:
+    """Batches of a stream of single samples."""
+    held: list[Any] = []
+    for item in dataset:
+        held.append(item)
+        if len(held) == draw.batch_size:
+            yield _collate(held, call)
+            held = []
+    if held:
+        yield _collate(held, call)
+
+
+def _collate(items: list[Any], call: str) -> Any:
+    try:
+        return default_collate(items)
+    except (TypeError, RuntimeError, ValueError, KeyError) as problem:
+        text = " ".join(str(problem).split())
+        raise DataError(
+            f"samples of {call} cannot be stacked into a batch: {text[:200]}",
+            hint="Return a DataLoader with a collate_fn, or samples of one shape.",
+        ) from problem
+
+
+def _limited(adapter: BatchAdapter, raw: Iterable[Any], samples: int) -> Iterator[Batch]:
+    """Batches as they come until there are enough samples; the last one is cut to fit."""
+    left = samples
+    for batch in adapter.stream(raw):
+        yield batch if batch.size <= left else _cut(batch, left)
+        left -= batch.size
+        if left <= 0:
+            return
+
+
+def _cut(batch: Batch, size: int) -> Batch:
+    """The first samples of a batch; tensors of another length are not per sample and stay."""
+
+    def cut(item: Any) -> Any:
+        whole = isinstance(item, torch.Tensor) and item.dim() > 0 and item.shape[0] == batch.size
+        return item[:size] if whole else item
+
+    return Batch(
+        tuple(cut(item) for item in batch.args),
+        {name: cut(item) for name, item in batch.kwargs.items()},
+        cut(batch.labels),
+        size,
+    )
+
+
+def _common_size(batches: Sequence[Batch]) -> int | None:
+    """The size that all batches share, a smaller last one aside."""
+    sizes = [batch.size for batch in batches]
+    same = len(set(sizes[:-1])) <= 1 and sizes[-1] <= sizes[0]
+    return sizes[0] if same else None
+
+
+def _from_arrays(arrays: Arrays, draw: Draw, model: object, adapter: BatchAdapter) -> LoadedData:
+    where = adapter.what
+    available = len(arrays.inputs)
+    check_enough(min(available, draw.samples), where)
+    rows = draw.rows(available)
+    inputs = _single(arrays.inputs, arrays.input_name, model, adapter.notes)
+    labels = None if arrays.labels is None else _single(arrays.labels, None, None, [])
+    bad = _first_bad_row(inputs, rows)
+    if bad is not None:
+        raise DataError(
+            f"{where}: sample {bad} of {arrays.input_name!r} holds NaN or infinity",
+            hint="Statistics would be NaN everywhere; drop or repair that sample.",
+        )
+    batches = tuple(
+        Batch((inputs[list(part)],), {}, None if labels is None else labels[list(part)], len(part))
+        for part in draw.slices(rows)
+    )
+    drawn = " drawn at random" if len(rows) < available else ""
+    label = f", labels {arrays.label_name}" if arrays.label_name else ""
+    description = f"{where}  {len(rows):,} samples of {arrays.input_name}{drawn}{label}"
+    size = min(draw.batch_size, len(rows))
+    return LoadedData(batches, description, len(rows), size, tuple(adapter.notes))
+
+
+def _first_bad_row(inputs: torch.Tensor, rows: Sequence[int]) -> int | None:
+    """The lowest index among the drawn rows that holds NaN or infinity."""
+    ordered = sorted(rows)
+    for start in range(0, len(ordered), 1024):
+        part = ordered[start : start + 1024]
+        at = first_not_finite(inputs[part])
+        if at is not None:
+            return part[at]
+    return None
+
+
+def _single(
+    tensor: torch.Tensor, name: str | None, model: object, notes: list[str]
+) -> torch.Tensor:
+    """float64 as float32, unless the model itself computes in float64."""
+    if tensor.dtype != torch.float64 or _is_double(model):
+        return tensor
+    if name is not None:
+        notes.append(f"{name} is float64 and was cast to float32")
+    return tensor.to(torch.float32)
+
+
+def _is_double(model: object) -> bool:
+    parameters: Callable[[], Iterable[torch.Tensor]] | None = getattr(model, "parameters", None)
+    if parameters is None:
+        return False
+    first = next((p for p in parameters() if p.dtype.is_floating_point), None)
+    return first is not None and first.dtype == torch.float64

@@ -1,0 +1,15 @@
+"""Regimes over batches, and the layer records that come of them."""
+
+from varshift_cli.measurement.layers import LayerMoments, layer_record
+from varshift_cli.measurement.measure import Measurement, check_batches, measure
+from varshift_cli.measurement.outputs import effect_of, labels_of
+
+__all__ = [
+    "LayerMoments",
+    "Measurement",
+    "check_batches",
+    "effect_of",
+    "labels_of",
+    "layer_record",
+    "measure",
+]

@@ -1,0 +1,240 @@
+"""One measurement: wiring, then the regimes C, T and E over the same batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from varshift_cli.errors import DataError, NothingToMeasureError
+from varshift_cli.instrument import (
+    BatchNormCatalogue,
+    Instrumented,
+    NoiseKey,
+    Wiring,
+    borrowed,
+    trace_wiring,
+)
+from varshift_cli.instrument.borrow import Forward, device_of
+from varshift_cli.instrument.failures import forward_error
+from varshift_cli.instrument.lockstep import ForwardRaised
+from varshift_cli.measurement.layers import LayerMoments
+from varshift_cli.measurement.outputs import Outputs
+from varshift_cli.measurement.passes import Procedure, run_eval, run_population
+from varshift_cli.measurement.regimes import EvalRegime, PopulationRegime
+from varshift_cli.measurement.samples import Samples, identify
+from varshift_cli.records import Batch, Progress
+
+_WIRING_SAMPLES = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measurement:
+    """Everything the passes brought, before any judgement.
+
+    Attributes:
+        layers: In execution order.
+        wiring: Of one small forward.
+        samples: How samples were keyed and grouped.
+        procedure: How the population passes were carried out.
+        always_on: Noise that ignores eval(), with its p.
+        batch_statistics: BN that normalise by the batch even in eval().
+        unreached: BN that no batch reached.
+        outputs: Model outputs of ``eval``, ``clean`` and ``train``, joined, or None.
+    """
+
+    layers: tuple[LayerMoments, ...]
+    wiring: Wiring
+    samples: Samples
+    procedure: Procedure
+    always_on: Mapping[NoiseKey, float]
+    batch_statistics: frozenset[str]
+    unreached: tuple[str, ...]
+    outputs: Mapping[str, Tensor | None]
+
+
+def measure(
+    model: nn.Module,
+    catalogue: BatchNormCatalogue,
+    batches: Sequence[Batch],
+    *,
+    seed: int,
+    progress: Progress,
+    forward: Forward | None = None,
+) -> Measurement:
+    """Run all regimes; the model is given back as it was found.
+
+    Raises:
+        NothingToMeasureError: No BN with running statistics was reached.
+        ForwardError: The model's forward raised.
+    """
+    if not catalogue.sites:
+        raise _nothing(catalogue)
+    samples = identify(batches, device_of(model))
+    with borrowed(model, catalogue, forward) as instrumented:
+        try:
+            return _Measuring(instrumented, catalogue, batches, samples, seed, progress).run()
+        except ForwardRaised as raised:
+            cause = raised.__cause__ or raised
+            raise forward_error(model, cause, raised.batch, batches[raised.batch]) from cause
+
+
+class _Measuring:
+    """The passes in order; the clean pass first, since it tells whether T differs from C."""
+
+    def __init__(
+        self,
+        instrumented: Instrumented,
+        catalogue: BatchNormCatalogue,
+        batches: Sequence[Batch],
+        samples: Samples,
+        seed: int,
+        progress: Progress,
+    ) -> None:
+        self._instrumented = instrumented
+        self._catalogue = catalogue
+        self._batches = batches
+        self._samples = samples
+        self._seed = seed
+        self._progress = progress
+        self._outputs = {name: Outputs() for name in ("eval", "clean", "train")}
+
+    def run(self) -> Measurement:
+        wiring = self._wire()
+        deployed = EvalRegime(self._samples, seed=self._seed)
+        with _stage(self._progress, "eval pass", len(self._batches)) as tell:
+            run_eval(self._instrumented, self._batches, deployed, self._keep("eval", tell))
+        clean, procedure = self._population("clean pass, dropout off", "clean", noise_on=False)
+        train = clean
+        if clean.noise_seen:
+            train, second = self._population("train pass, dropout on", "train", noise_on=True)
+            procedure = replace(procedure, diverged_at=procedure.diverged_at or second.diverged_at)
+        return Measurement(
+            self._layers(deployed, clean, train),
+            wiring,
+            self._samples,
+            procedure,
+            deployed.always_on,
+            frozenset(deployed.batch_statistics),
+            self._unreached(deployed),
+            self._joined(same=train is clean),
+        )
+
+    def _wire(self) -> Wiring:
+        try:
+            return trace_wiring(self._instrumented, _few(self._batches[0]))
+        except Exception as error:
+            raise ForwardRaised(0) from error
+
+    def _population(
+        self, stage: str, name: str, *, noise_on: bool
+    ) -> tuple[PopulationRegime, Procedure]:
+        regime = PopulationRegime(self._samples, noise_on=noise_on, seed=self._seed)
+        with _stage(self._progress, stage, len(self._batches)) as tell:
+            procedure = run_population(
+                self._instrumented, self._batches, regime, self._keep(name, tell)
+            )
+        return regime, procedure
+
+    def _keep(self, name: str, tell: Callable[[], None]) -> Callable[[int, Any], None]:
+        def keep(index: int, output: Any) -> None:
+            self._outputs[name].keep(index, output)
+            tell()
+
+        return keep
+
+    def _layers(
+        self, deployed: EvalRegime, clean: PopulationRegime, train: PopulationRegime
+    ) -> tuple[LayerMoments, ...]:
+        layers = []
+        for key, moments in deployed.gathered.moments.items():
+            if key in clean.gathered.moments and key in train.gathered.moments:
+                layers.append(
+                    LayerMoments(
+                        key,
+                        self._catalogue.sites[key.name],
+                        deployed.eps[key],
+                        train.gathered.moments[key],
+                        clean.gathered.moments[key],
+                        moments,
+                    )
+                )
+        if not layers:
+            raise _nothing(self._catalogue)
+        return tuple(layers)
+
+    def _unreached(self, deployed: EvalRegime) -> tuple[str, ...]:
+        reached = {key.name for key in deployed.gathered.moments} | deployed.batch_statistics
+        return tuple(name for name in self._catalogue.sites if name not in reached)
+
+    def _joined(self, *, same: bool) -> dict[str, Tensor | None]:
+        joined = {name: kept.joined(len(self._batches)) for name, kept in self._outputs.items()}
+        if same:
+            joined["train"] = joined["clean"]
+        return joined
+
+
+def _few(batch: Batch) -> Batch:
+    """The first samples of a batch, when every tensor has one row per sample."""
+    few = min(batch.size, _WIRING_SAMPLES)
+    leaves = tree_leaves((batch.args, dict(batch.kwargs)))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if any(tensor.dim() == 0 or tensor.shape[0] != batch.size for tensor in tensors):
+        return batch
+    args, kwargs = tree_map(
+        lambda leaf: leaf[:few] if isinstance(leaf, Tensor) else leaf,
+        (batch.args, dict(batch.kwargs)),
+    )
+    return Batch(args, kwargs, None, few)
+
+
+class _stage:  # noqa: N801 - used as a context manager, like a function
+    """A stage of the progress that ends by success or by error."""
+
+    def __init__(self, progress: Progress, name: str, total: int) -> None:
+        self._progress = progress
+        self._name, self._total = name, total
+
+    def __enter__(self) -> Callable[[], None]:
+        self._progress.start(self._name, self._total)
+        return self._progress.advance
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.finish()
+
+
+def _nothing(catalogue: BatchNormCatalogue) -> NothingToMeasureError:
+    if catalogue.sites:
+        some = ", ".join(list(catalogue.sites)[:3])
+        return NothingToMeasureError(
+            f"no batch reached any of the {len(catalogue.sites)} BatchNorm layers ({some}, ...)",
+            hint="Check that the data take the path through them, or give --forward.",
+        )
+    if catalogue.untracked:
+        return NothingToMeasureError(
+            f"none of the {len(catalogue.untracked)} BatchNorm layers keeps running statistics "
+            "(track_running_stats=False): there is nothing that could have shifted",
+        )
+    return NothingToMeasureError(
+        "the model has no BatchNorm layer with running statistics",
+        hint="varshift measures BatchNorm only; LayerNorm and GroupNorm have no variance shift.",
+    )
+
+
+def check_batches(batches: Sequence[Batch]) -> int:
+    """Number of samples; at least two are needed.
+
+    Raises:
+        DataError: There are fewer.
+    """
+    total = sum(batch.size for batch in batches)
+    if total < 2:
+        found = "none" if total == 0 else "one"
+        raise DataError(
+            f"expected at least 2 calibration samples, found {found}",
+            hint="A few hundred samples of the training data give useful intervals.",
+        )
+    return total

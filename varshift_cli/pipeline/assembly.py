@@ -1,0 +1,187 @@
+"""Put a measurement into a report: names, wiring, causes, findings, effect, verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from varshift_cli import __version__
+from varshift_cli.causes import CATALOGUE
+from varshift_cli.diagnosis import Observations, describe_buffers, find_causes, name_cause
+from varshift_cli.gate import judge
+from varshift_cli.instrument import BatchNormCatalogue, BatchNormKey, NoiseKey, display_names
+from varshift_cli.measurement import Measurement, effect_of, labels_of, layer_record
+from varshift_cli.records import (
+    Batch,
+    BuffersRecord,
+    CalibrationRecord,
+    CheckpointRecord,
+    DropoutLink,
+    DropoutRecord,
+    Finding,
+    LayerRecord,
+    Remedy,
+    Report,
+    Skipped,
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """What was measured, beside the measurement itself."""
+
+    catalogue: BatchNormCatalogue
+    batches: Sequence[Batch]
+    checkpoint: CheckpointRecord
+    data: str | None
+    batch_size: int | None
+    seed: int
+    device: torch.device
+    dtype: torch.dtype
+    missing_buffers: Sequence[str] = ()
+    channels: bool = False
+
+
+def assemble(measured: Measurement, subject: Subject) -> Report:
+    """The report of a scan, not gated."""
+    names = display_names(layer.key for layer in measured.layers)
+    noises = display_names(visit.key for visit in measured.wiring.noises)
+    layers = _layers(measured, subject, names, noises)
+    buffers, why = describe_buffers(measured.layers)
+    dropouts = _dropouts(measured, names, noises)
+    findings = find_causes(
+        Observations(
+            layers,
+            dropouts,
+            buffers,
+            list(subject.catalogue.sites.values()),
+            subject.missing_buffers,
+            sorted({key.name for key in measured.always_on}),
+        )
+    )
+    effect, no_effect = effect_of(
+        measured.outputs["eval"],
+        measured.outputs["clean"],
+        measured.outputs["train"],
+        labels_of(subject.batches),
+    )
+    unknown = {"effect": no_effect, "buffers.slope": why if buffers.slope is None else None}
+    return Report(
+        varshift_version=__version__,
+        checkpoint=subject.checkpoint,
+        calibration=_calibration(measured, subject),
+        buffers=buffers,
+        layers=layers,
+        dropouts=dropouts,
+        skipped=_skipped(measured, subject.catalogue),
+        findings=findings,
+        remedies=_remedies(findings, subject.checkpoint.path),
+        effect=effect,
+        verdict=judge(layers, None, findings),
+        unknown=_reasons(unknown, layers, effect is not None and effect.accuracy is None, buffers),
+    )
+
+
+def _layers(
+    measured: Measurement,
+    subject: Subject,
+    names: Mapping[BatchNormKey, str],
+    noises: Mapping[NoiseKey, str],
+) -> tuple[LayerRecord, ...]:
+    visits = {visit.key: visit for visit in measured.wiring.batch_norms}
+    records = []
+    for layer in measured.layers:
+        record = layer_record(layer, names[layer.key], subject.seed, with_channels=subject.channels)
+        visit = visits.get(layer.key)
+        if visit is not None:
+            record = replace(
+                record,
+                location=visit.location,
+                dropouts=tuple(DropoutLink(noises[key], case) for key, case in visit.dropouts),
+                upstream=tuple(names.get(key, key.name) for key in visit.upstream),
+            )
+        records.append(replace(record, cause=name_cause(record.factors, record.level)))
+    return tuple(records)
+
+
+def _dropouts(
+    measured: Measurement, names: Mapping[BatchNormKey, str], noises: Mapping[NoiseKey, str]
+) -> tuple[DropoutRecord, ...]:
+    reaches: dict[NoiseKey, list[str]] = {}
+    for visit in measured.wiring.batch_norms:
+        for key, _case in visit.dropouts:
+            reaches.setdefault(key, []).append(names.get(visit.key, visit.key.name))
+    return tuple(
+        DropoutRecord(
+            noises[visit.key],
+            visit.kind,
+            visit.p,
+            visit.location,
+            tuple(reaches.get(visit.key, ())),
+        )
+        for visit in measured.wiring.noises
+    )
+
+
+def _skipped(measured: Measurement, catalogue: BatchNormCatalogue) -> tuple[Skipped, ...]:
+    return (
+        *catalogue.untracked,
+        *(Skipped(name, "no batch reached it") for name in measured.unreached),
+        *(
+            Skipped(name, "normalises by the batch even in eval(): its buffers are not used")
+            for name in sorted(measured.batch_statistics)
+        ),
+    )
+
+
+def _calibration(measured: Measurement, subject: Subject) -> CalibrationRecord:
+    return CalibrationRecord(
+        data=subject.data,
+        samples=sum(batch.size for batch in subject.batches),
+        batch_size=subject.batch_size,
+        batches=len(subject.batches),
+        groups=measured.samples.count,
+        windows=measured.procedure.windows,
+        seed=subject.seed,
+        device=subject.device.type,
+        dtype=str(subject.dtype).removeprefix("torch."),
+        torch_version=torch.__version__,
+        method=measured.procedure.method,
+    )
+
+
+def _remedies(findings: Sequence[Finding], path: str | None) -> dict[str, tuple[Remedy, ...]]:
+    return {
+        finding.code: CATALOGUE[finding.code].remedies_for(path)
+        for finding in findings
+        if finding.code in CATALOGUE
+    }
+
+
+def _reasons(
+    reasons: Mapping[str, str | None],
+    layers: Sequence[LayerRecord],
+    unlabelled: bool,
+    buffers: BuffersRecord,
+) -> dict[str, str]:
+    """Why figures are null, by their path in the JSON report."""
+    found = {path: reason for path, reason in reasons.items() if reason is not None}
+    if unlabelled:
+        found["effect.accuracy"] = "no class labels that fit the model's output"
+    if buffers.slope is not None and buffers.slope_se is None:
+        found["buffers.slope_se"] = "too few layers"
+    repeats = Counter(layer.shift is None for layer in layers)
+    if repeats[True]:
+        for index, layer in enumerate(layers):
+            if layer.shift is None:
+                found[f"layers.{index}.shift"] = _why_no_shift(layer)
+    return found
+
+
+def _why_no_shift(layer: LayerRecord) -> str:
+    if layer.dead_channels == layer.num_features:
+        return "every channel is dead"
+    return "a variance is not finite"

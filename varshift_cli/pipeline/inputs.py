@@ -1,0 +1,125 @@
+"""Open what a request names: checkpoint, model, data, device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from varshift_cli.errors import UsageError
+from varshift_cli.instrument.borrow import Forward
+from varshift_cli.loading import (
+    BuiltModel,
+    Checkpoint,
+    LoadedData,
+    StateDict,
+    build_model,
+    load_data,
+    load_forward,
+    open_checkpoint,
+)
+from varshift_cli.records import CheckpointRecord, ScanRequest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """Everything a scan or fix works on."""
+
+    checkpoint: Checkpoint
+    state: StateDict
+    built: BuiltModel
+    data: LoadedData
+    device: torch.device
+    forward: Forward | None
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, on its device."""
+        return self.built.model
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What loading wants the user to know."""
+        return (*self.state.notes, *self.built.notes, *self.data.notes)
+
+    def record(self) -> CheckpointRecord:
+        """As reported."""
+        return CheckpointRecord(
+            path=str(self.checkpoint.path),
+            sha256=self.checkpoint.sha256,
+            container=self.checkpoint.container,
+            key=self.state.key,
+            arch=self.built.call,
+        )
+
+
+def open_inputs(request: ScanRequest) -> Inputs:
+    """Open all that the request names, cheapest first, so that mistakes show at once.
+
+    Raises:
+        VarshiftError: Whatever is wrong with the user's files or options.
+    """
+    checkpoint = open_checkpoint(request.model, allow_pickle=request.allow_pickle)
+    device = choose_device(request.device)
+    if request.data is None:
+        raise UsageError(
+            "no calibration data: --data is missing",
+            hint="Give --data calib.npz, or --data file.py:function returning a loader; or put "
+            'data = "..." into ./varshift.toml.',
+        )
+    search = [Path.cwd(), checkpoint.path.parent]
+    state = checkpoint.state_dict(request.key)
+    if request.arch is None:
+        raise UsageError(
+            f"{request.model} holds tensors but no code: --arch is missing",
+            hint="Give --arch model.py:build, the function or class that makes the network; or "
+            'put arch = "..." into ./varshift.toml.',
+        )
+    built = build_model(request.arch, request.arch_args, state, search_dirs=search)
+    forward = None if request.forward is None else load_forward(request.forward, search)
+    data = load_calibration(request, request.data, built.model, search)
+    built.model.to(device)
+    return Inputs(checkpoint, state, built, data, device, forward)
+
+
+def load_calibration(
+    request: ScanRequest, spec: str, model: nn.Module, search: list[Path]
+) -> LoadedData:
+    """Load data by a request's options."""
+    return load_data(
+        spec,
+        data_args=request.data_args,
+        input=request.input,
+        label=request.label,
+        samples=request.samples,
+        batch_size=request.batch_size,
+        seed=request.seed,
+        model=model,
+        search_dirs=search,
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is cuda where there is one, else cpu; never mps, which has no float64.
+
+    Raises:
+        UsageError: The device is unknown or absent.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {name}: no such kind of device") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            f"--device {name}: this torch ({torch.__version__}) finds no CUDA device",
+            hint="Use --device cpu, or install a CUDA build of torch.",
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(
+            f"--device {name}: varshift needs float64 and runs on cpu or cuda only",
+        )
+    return device

@@ -1,0 +1,135 @@
+"""The same on a model in memory: what a training script calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+
+from varshift_cli.instrument import find_batch_norms
+from varshift_cli.instrument.borrow import Forward, device_of
+from varshift_cli.loading import adapt_batches
+from varshift_cli.measurement import check_batches, measure
+from varshift_cli.pipeline.assembly import Subject, assemble
+from varshift_cli.pipeline.repair import repair_in_memory
+from varshift_cli.pipeline.scanning import dtype_of
+from varshift_cli.records import (
+    Batch,
+    CheckpointRecord,
+    Progress,
+    RepairRecord,
+    Report,
+    SilentProgress,
+)
+from varshift_cli.remedies.selection import frozen_layers
+
+UserForward = Callable[[nn.Module, Any], Any]
+
+
+def scan(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    seed: int = 0,
+    channels: bool = False,
+    forward: UserForward | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Measure the variance shift of every BatchNorm layer of a live model.
+
+    Args:
+        model: Any ``nn.Module``, on any device, in train or eval mode; handed back unchanged.
+        batches: An iterable of batches, such as a DataLoader: tensors (first dimension samples),
+            (input, label) tuples, or dicts of keyword arguments. Each is drawn once and kept in
+            memory until the scan is over.
+        seed: Of dropout masks and of the bootstrap.
+        channels: Also return per-channel arrays.
+        forward: ``forward(model, batch) -> outputs`` for models that are called otherwise; the
+            batch is as ``batches`` gave it.
+        progress: Told of each stage.
+
+    Returns:
+        The report: variances unbiased (ddof 1), ratios with +eps on both sides, 95 % intervals
+        over groups of samples.
+
+    Raises:
+        DataError: Fewer than two samples, or non-finite input.
+        NothingToMeasureError: No BatchNorm layer with running statistics was reached.
+        ForwardError: The model's forward raised.
+    """
+    drawn, call = _draw(model, batches, forward)
+    catalogue = find_batch_norms(model)
+    measured = measure(
+        model,
+        catalogue,
+        drawn,
+        seed=seed,
+        progress=progress or SilentProgress(),
+        forward=call,
+    )
+    subject = Subject(
+        catalogue=catalogue,
+        batches=drawn,
+        checkpoint=CheckpointRecord(arch=type(model).__name__),
+        data=None,
+        batch_size=_common_size(drawn),
+        seed=seed,
+        device=device_of(model),
+        dtype=dtype_of(model),
+        channels=channels,
+    )
+    return assemble(measured, subject)
+
+
+def recalibrate(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    include_frozen: bool = False,
+    forward: UserForward | None = None,
+    progress: Progress | None = None,
+) -> RepairRecord:
+    """Recompute BatchNorm statistics with dropout off; call it at the end of a training script.
+
+    Where ``torch.optim.swa_utils.update_bn`` puts the whole model in train mode and so gathers
+    statistics with dropout on, this writes the population mean and unbiased variance (ddof 1) of
+    what each layer meets in eval mode: exactly, in one pass, at any batch size.
+
+    Args:
+        model: Any ``nn.Module``; its running buffers are filled in place (the same tensor
+            objects), nothing else changes. Unchanged if anything raises.
+        batches: As for :func:`scan`; the training data, augmentation included.
+        include_frozen: Also write layers that stay in eval mode while the model trains.
+        forward: As for :func:`scan`.
+        progress: Told of each stage.
+
+    Returns:
+        Each layer's shift before and after, the latter by a separate eval pass; layers that were
+        left alone, with the reason.
+
+    Raises:
+        DataError: Fewer than two samples, or non-finite input.
+        NothingToMeasureError: No layer could be written.
+        ForwardError: The model's forward raised.
+        FixDeclinedError: Non-finite statistics, or dropout that ignores eval().
+    """
+    drawn, call = _draw(model, batches, forward)
+    catalogue = find_batch_norms(model)
+    frozen = frozenset() if include_frozen else frozen_layers(model, catalogue)
+    return repair_in_memory(
+        model, catalogue, drawn, frozen=frozen, forward=call, progress=progress or SilentProgress()
+    ).record
+
+
+def _draw(
+    model: nn.Module, batches: Iterable[Any], forward: UserForward | None
+) -> tuple[tuple[Batch, ...], Forward | None]:
+    drawn = adapt_batches(batches, model, what="batches")
+    check_batches(drawn)
+    return drawn, forward
+
+
+def _common_size(batches: tuple[Batch, ...]) -> int | None:
+    sizes = {batch.size for batch in batches[:-1]} or {batch.size for batch in batches}
+    return sizes.pop() if len(sizes) == 1 else None

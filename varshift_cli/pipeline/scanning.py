@@ -1,0 +1,67 @@
+"""``varshift scan``: from a request to a report."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from varshift_cli.instrument import BatchNormCatalogue, find_batch_norms
+from varshift_cli.measurement import Measurement, check_batches, measure
+from varshift_cli.pipeline.assembly import Subject, assemble
+from varshift_cli.pipeline.inputs import Inputs, open_inputs
+from varshift_cli.records import Progress, Report, ScanRequest, SilentProgress
+
+
+def scan_checkpoint(request: ScanRequest, progress: Progress | None = None) -> Report:
+    """Measure a checkpoint; nothing is written.
+
+    Args:
+        request: What to scan, and with what.
+        progress: Told of each stage.
+
+    Raises:
+        VarshiftError: Something is wrong with the user's files, options or model.
+    """
+    inputs = open_inputs(request)
+    return measure_inputs(inputs, request, progress or SilentProgress())[1]
+
+
+def measure_inputs(
+    inputs: Inputs, request: ScanRequest, progress: Progress
+) -> tuple[Measurement, Report]:
+    """Measure what was opened."""
+    check_batches(inputs.data.batches)
+    catalogue = find_batch_norms(inputs.model)
+    measured = measure(
+        inputs.model,
+        catalogue,
+        inputs.data.batches,
+        seed=request.seed,
+        progress=progress,
+        forward=inputs.forward,
+    )
+    return measured, assemble(measured, subject_of(inputs, request, catalogue))
+
+
+def subject_of(inputs: Inputs, request: ScanRequest, catalogue: BatchNormCatalogue) -> Subject:
+    """What the report says of the inputs."""
+    return Subject(
+        catalogue=catalogue,
+        batches=inputs.data.batches,
+        checkpoint=inputs.record(),
+        data=inputs.data.description,
+        batch_size=inputs.data.batch_size,
+        seed=request.seed,
+        device=inputs.device,
+        dtype=dtype_of(inputs.model),
+        missing_buffers=inputs.built.missing_buffers,
+        channels=request.channels,
+    )
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """The dtype of the first floating parameter or buffer; float32 without any."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            return tensor.dtype
+    return torch.float32

@@ -1,0 +1,90 @@
+"""The proof: what BatchNorm meets in eval() against what its buffers now hold.
+
+A separate eval pass, one batch after the other, shares nothing with the pass that computed the
+statistics but the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from varshift_cli.instrument import BatchNormCatalogue, borrowed
+from varshift_cli.instrument.borrow import Forward
+from varshift_cli.instrument.failures import forward_error
+from varshift_cli.instrument.lockstep import ForwardRaised
+from varshift_cli.measurement.outputs import Outputs
+from varshift_cli.measurement.passes import run_eval
+from varshift_cli.measurement.regimes import EvalRegime
+from varshift_cli.measurement.samples import Samples
+from varshift_cli.records import Batch, Progress
+from varshift_cli.statistics import live_channels, log_ratio
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verification:
+    """One eval pass.
+
+    Attributes:
+        worst: exp of the largest |ln((E+eps)/(R+eps))| over live channels, by BN name.
+        outputs: Model outputs of all samples, or None.
+        always_on: Names of dropouts that stay on in eval().
+    """
+
+    worst: dict[str, float]
+    outputs: Tensor | None
+    always_on: tuple[str, ...]
+
+
+def verify(
+    model: nn.Module,
+    catalogue: BatchNormCatalogue,
+    batches: Sequence[Batch],
+    *,
+    names: Collection[str] | None = None,
+    progress: Progress,
+    forward: Forward | None = None,
+) -> Verification:
+    """Run the batches as deployed and compare; only layers in ``names`` when given.
+
+    Raises:
+        ForwardError: The model's forward raised.
+    """
+    regime = EvalRegime(Samples.anonymous(len(batches)), seed=0, grouped=False)
+    outputs = Outputs()
+
+    def keep(index: int, output: object) -> None:
+        outputs.keep(index, output)
+        progress.advance()
+
+    progress.start("verifying eval pass", len(batches))
+    try:
+        with borrowed(model, catalogue, forward) as instrumented:
+            run_eval(instrumented, batches, regime, keep)
+    except ForwardRaised as raised:
+        cause = raised.__cause__ or raised
+        raise forward_error(model, cause, raised.batch, batches[raised.batch]) from cause
+    finally:
+        progress.finish()
+    worst = _worst(catalogue, regime, names)
+    always_on = tuple(sorted({key.name for key in regime.always_on}))
+    return Verification(worst, outputs.joined(len(batches)), always_on)
+
+
+def _worst(
+    catalogue: BatchNormCatalogue, regime: EvalRegime, names: Collection[str] | None
+) -> dict[str, float]:
+    worst: dict[str, float] = {}
+    for key, moments in regime.gathered.moments.items():
+        if names is not None and key.name not in names:
+            continue
+        running = catalogue.sites[key.name].running_var.detach().double()
+        var = moments.pooled().var
+        live = live_channels(running, var, regime.eps[key])
+        ratio = log_ratio(var, running, regime.eps[key])[live].abs()
+        figure = math.exp(float(ratio.max())) if ratio.numel() else 1.0
+        worst[key.name] = max(figure, worst.get(key.name, 1.0))
+    return worst

@@ -1,0 +1,30 @@
+"""Numbers about channels: float64 moments, their merging, ratios and intervals.
+
+Shapes: ``N`` rows of a batch, ``C`` channels, ``*S`` positions, ``G`` groups of samples, ``D``
+bootstrap draws. Variances are unbiased (ddof 1) unless a name says otherwise.
+"""
+
+from varshift_cli.statistics.intervals import (
+    Resampling,
+    ShiftEstimate,
+    geometric_interval,
+    shift_estimate,
+)
+from varshift_cli.statistics.moments import GroupMoments, Population, row_moments
+from varshift_cli.statistics.ratios import DEAD_FRACTION, live_channels, log_ratio
+from varshift_cli.statistics.regression import SlopeEstimate, within_layer_slope
+
+__all__ = [
+    "DEAD_FRACTION",
+    "GroupMoments",
+    "Population",
+    "Resampling",
+    "ShiftEstimate",
+    "SlopeEstimate",
+    "geometric_interval",
+    "live_channels",
+    "log_ratio",
+    "row_moments",
+    "shift_estimate",
+    "within_layer_slope",
+]

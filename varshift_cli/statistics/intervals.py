@@ -1,0 +1,130 @@
+"""Point estimates and 95 % intervals from groups of samples.
+
+Samples, not values, are the independent units: positions of one image are correlated, so every
+resampling draws whole groups. With G groups, Student's t with G-1 degrees of freedom is used.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from varshift_cli.records import Interval
+from varshift_cli.statistics.moments import GroupMoments
+from varshift_cli.statistics.ratios import log_ratio
+
+DRAWS = 200
+"""Bootstrap draws; the design asks for at least 100."""
+
+SE_FLOOR = 1e-6
+"""Jackknife standard errors are never reported below this."""
+
+# Two-sided 95 % quantiles of Student's t for 1 to 31 degrees of freedom.
+_T975 = (
+    12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157,
+    2.228139, 2.200985, 2.178813, 2.160369, 2.144787, 2.131450, 2.119905, 2.109816, 2.100922,
+    2.093024, 2.085963, 2.079614, 2.073873, 2.068658, 2.063899, 2.059539, 2.055529, 2.051831,
+    2.048407, 2.045230, 2.042272, 2.039513,
+)  # fmt: skip
+
+
+def t975(degrees: int) -> float:
+    """The .975 quantile of Student's t, for 1 to 31 degrees of freedom."""
+    return _T975[degrees - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Resampling:
+    """The weights by which groups are drawn again, shared by all layers of a scan.
+
+    Attributes:
+        bootstrap: Multinomial counts, shape (D, G), float64.
+        jackknife: Ones but for a zero on the diagonal, shape (G, G), float64.
+    """
+
+    bootstrap: Tensor
+    jackknife: Tensor
+
+    @classmethod
+    def of(cls, groups: int, seed: int) -> Resampling:
+        """Weights for G groups, repeatable by the seed."""
+        generator = torch.Generator().manual_seed(seed)
+        picks = torch.randint(groups, (DRAWS, groups), generator=generator)
+        counts = torch.zeros(DRAWS, groups, dtype=torch.float64)
+        counts.scatter_add_(1, picks, torch.ones(DRAWS, groups, dtype=torch.float64))
+        return cls(counts, 1.0 - torch.eye(groups, dtype=torch.float64))
+
+    @property
+    def groups(self) -> int:
+        """G."""
+        return self.jackknife.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftEstimate:
+    """``shift`` >= 1 with its interval (``None`` with fewer than two groups)."""
+
+    shift: float
+    interval: Interval | None
+
+
+def shift_estimate(
+    moments: GroupMoments, running_var: Tensor, eps: float, live: Tensor, resampling: Resampling
+) -> ShiftEstimate:
+    """The direction-free shift of one layer, corrected for the bias of an absolute value.
+
+    s_hat = mean over live channels of abs(ln((E+eps)/(R+eps))). The absolute value turns the
+    noise of each channel into a bias; the bootstrap repeats that bias on top of s_hat, so
+    s = max(0, 2 s_hat - mean of s over the draws). The interval is s +- t(.975, G-1) se, clipped
+    at 0, with se the larger of sd_boot sqrt(G/(G-1)) and the jackknife's: either alone covers the
+    truth about 92 % of the time, the larger 93 to 97 %. Both are returned through exp.
+
+    Args:
+        moments: Eval-regime moments in G populated groups of C channels.
+        running_var: R, shape (C,).
+        eps: The layer's eps.
+        live: Channels to average over, shape (C,), bool.
+        resampling: Weights for the same G.
+    """
+    estimate = float(_mean_abs(moments.pooled().var, running_var, eps, live))
+    groups = moments.groups
+    if groups < 2:
+        return ShiftEstimate(math.exp(estimate), None)
+    draws = _mean_abs(moments.reweighted(resampling.bootstrap)[1], running_var, eps, live)
+    corrected = max(0.0, 2.0 * estimate - float(draws.mean()))
+    partial = _mean_abs(moments.reweighted(resampling.jackknife)[1], running_var, eps, live)
+    by_bootstrap = float(draws.std()) * math.sqrt(groups / (groups - 1))
+    half = t975(groups - 1) * max(by_bootstrap, _jackknife_error(partial))
+    low, high = max(0.0, corrected - half), corrected + half
+    return ShiftEstimate(math.exp(corrected), Interval(math.exp(low), math.exp(high)))
+
+
+def _mean_abs(var: Tensor, running_var: Tensor, eps: float, live: Tensor) -> Tensor:
+    return log_ratio(var, running_var, eps)[..., live].abs().mean(dim=-1)
+
+
+def geometric_interval(estimate: float, leave_one_out: Tensor) -> Interval | None:
+    """Jackknife interval of a geometric mean.
+
+    Args:
+        estimate: Mean over channels of the log ratio, all groups together.
+        leave_one_out: The same with each group left out, shape (G,).
+
+    Returns:
+        The interval of exp(estimate), its standard error floored at :data:`SE_FLOOR`; ``None``
+        with fewer than two groups.
+    """
+    groups = leave_one_out.shape[0]
+    if groups < 2:
+        return None
+    half = t975(groups - 1) * max(_jackknife_error(leave_one_out), SE_FLOOR)
+    return Interval(math.exp(estimate - half), math.exp(estimate + half))
+
+
+def _jackknife_error(leave_one_out: Tensor) -> float:
+    groups = leave_one_out.shape[0]
+    deviations = leave_one_out - leave_one_out.mean()
+    return math.sqrt((groups - 1) / groups * float(deviations.square().sum()))
