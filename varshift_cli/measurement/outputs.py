@@ -61,7 +61,7 @@ class Outputs:
 
 
 def labels_of(batches: Sequence[Batch]) -> Tensor | None:
-    """Class labels of all samples, shape (samples,), int64; ``None`` unless every batch has them."""
+    """Class labels of all samples, shape (samples,), int64; ``None`` if a batch has none."""
     labels = [batch.labels for batch in batches if isinstance(batch.labels, Tensor)]
     if not labels or len(labels) < len(batches) or any(label.dim() != 1 for label in labels):
         return None

@@ -128,13 +128,14 @@ class Checkpoint(ABC):
         """Hex digest of the file as it was opened."""
         return self.source.sha256
 
-    def module(self) -> nn.Module:
-        """The model itself, for containers that hold one.
+    def module(self, key: str | None = None) -> nn.Module:
+        """The model itself, for containers that hold one; ``key`` as for :meth:`state_dict`.
 
         Raises:
             UsageError: For state dicts, which hold tensors only.
             CheckpointError: If it cannot be loaded.
         """
+        del key  # containers that hold a model make use of it
         raise UsageError(
             f"{self.path} holds tensors only; the code of the model is needed to run it",
             hint="Name what builds it: --arch model.py:Net (a class, a function or a module).",

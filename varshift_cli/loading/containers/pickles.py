@@ -13,7 +13,7 @@ import os
 import pickletools
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import IO, Any, Protocol, cast
 
 from varshift_cli.errors import CheckpointError
 
@@ -46,6 +46,22 @@ class Opaque:
     elements: list[Any] = field(default_factory=list)
 
 
+class PickleStream(Protocol):
+    """What is needed of a stream."""
+
+    def read(self, count: int, /) -> bytes:
+        """Up to ``count`` bytes."""
+
+    def readline(self) -> bytes:
+        """Bytes up to a newline."""
+
+    def tell(self) -> int:
+        """The position."""
+
+    def seek(self, offset: int, whence: int = ..., /) -> int:
+        """Go elsewhere."""
+
+
 Rebuilder = Callable[..., Any]
 Persistent = Callable[[Any], Any]
 
@@ -69,7 +85,7 @@ _MALFORMED = (ValueError, IndexError, KeyError, TypeError, AttributeError, Overf
 
 
 def read_pickle(
-    stream: BinaryIO,
+    stream: PickleStream,
     *,
     what: str,
     rebuilders: Mapping[GlobalRef, Rebuilder],
@@ -89,7 +105,7 @@ def read_pickle(
     reader = _Reader(rebuilders, persistent, allowance=_remaining(stream) + _FREE_WORK)
     position = 0
     try:
-        for opcode, argument, at in pickletools.genops(stream):
+        for opcode, argument, at in pickletools.genops(cast("IO[bytes]", stream)):
             position = at or 0
             reader.step(opcode.name, argument)
     except _MALFORMED as problem:
@@ -102,7 +118,7 @@ def read_pickle(
     return reader.result
 
 
-def _remaining(stream: BinaryIO) -> int:
+def _remaining(stream: PickleStream) -> int:
     """Bytes from here to the stream's end."""
     here = stream.tell()
     end = stream.seek(0, os.SEEK_END)

@@ -14,6 +14,7 @@ from varshift_cli.loading.containers.checkpoint import Checkpoint, Spot
 from varshift_cli.loading.containers.pickles import read_pickle
 from varshift_cli.loading.containers.rebuilders import REBUILDERS, storage_ref
 from varshift_cli.loading.containers.source import SourceFile
+from varshift_cli.loading.containers.whole_module import HoldsPickledModule
 from varshift_cli.loading.containers.zip_directory import ZipDirectory
 
 
@@ -67,14 +68,17 @@ class ZippedCheckpoint(Checkpoint):
         return Spot(member.data, member.size, member.checksums)
 
 
-class TorchZip(ZippedCheckpoint):
-    """A checkpoint written by ``torch.save``."""
+class TorchZip(HoldsPickledModule, ZippedCheckpoint):
+    """A checkpoint written by ``torch.save``, with a module or without."""
 
     container = "zip"
 
-    def __init__(self, source: SourceFile, directory: ZipDirectory, folder: str) -> None:
+    def __init__(
+        self, source: SourceFile, directory: ZipDirectory, folder: str, *, allow_pickle: bool
+    ) -> None:
         """Read ``data.pkl``."""
         super().__init__(source, directory, folder)
+        self.allow_pickle = allow_pickle
         name = f"{folder}data.pkl"
         self._root = read_pickle(
             io.BytesIO(directory.read(name)),
@@ -82,6 +86,7 @@ class TorchZip(ZippedCheckpoint):
             rebuilders=REBUILDERS,
             persistent=lambda pid: storage_ref(pid, prefix=f"{folder}data/"),
         )
+        self.container = self.container_kind("zip")
 
     @property
     def root(self) -> Any:
