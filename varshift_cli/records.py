@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Protocol
 
 SCHEMA_VERSION = 1
 
 
-class Level(str, Enum):
+class Level(StrEnum):
     """How bad a layer's ``shift`` is; the bounds are :data:`LEVEL_BOUNDS`."""
 
     FINE = "fine"
@@ -38,7 +38,7 @@ LEVEL_BOUNDS: Mapping[Level, float] = {Level.FINE: 1.05, Level.MILD: 1.25, Level
 """Exclusive upper bounds of the levels below ``severe``."""
 
 
-class Describe(str, Enum):
+class Describe(StrEnum):
     """What the running buffers describe: the net with dropout on, off, or undecided."""
 
     TRAIN = "train"
@@ -46,14 +46,14 @@ class Describe(str, Enum):
     UNKNOWN = "unknown"
 
 
-class Case(str, Enum):
+class Case(StrEnum):
     """How a dropout reaches a BN: straight (``a``) or through weights (``b``), Li et al. sec. 3."""
 
     STRAIGHT = "a"
     THROUGH_WEIGHTS = "b"
 
 
-class FindingLevel(str, Enum):
+class FindingLevel(StrEnum):
     """How loud a finding is."""
 
     NOTE = "note"
@@ -61,7 +61,7 @@ class FindingLevel(str, Enum):
     ERROR = "error"
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """The gate's answer."""
 
     PASS = "pass"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -38,8 +38,7 @@ class Instrumented:
             return self.call(batch)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class AtOp:
+class AtOp(NamedTuple):
     """The forward waits for the result of an op."""
 
     op: Op

@@ -1,6 +1,6 @@
 """The only door for the user's files: checkpoints, code and data."""
 
-from varshift_cli.loading.architecture import BuiltModel, build_model
+from varshift_cli.loading.architecture import BuiltModel, build_model, open_model
 from varshift_cli.loading.batches import adapt_batches
 from varshift_cli.loading.containers import (
     Checkpoint,
@@ -23,4 +23,5 @@ __all__ = [
     "load_forward",
     "load_metric",
     "open_checkpoint",
+    "open_model",
 ]

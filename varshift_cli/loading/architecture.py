@@ -19,7 +19,7 @@ from varshift_cli.loading.arguments import (
     parse_arguments,
     show_call,
 )
-from varshift_cli.loading.containers import StateDict
+from varshift_cli.loading.containers import Checkpoint, StateDict
 from varshift_cli.loading.importing import Target, import_target, users_code
 from varshift_cli.loading.names import Fit, fit_names
 
@@ -33,7 +33,7 @@ class BuiltModel:
 
     model: nn.Module
     call: str
-    """The call as it was run: ``model.py:build(p=0.5)``."""
+    """The call as it was run: ``model.py:build(p=0.5)``; empty for a model out of the file."""
     names: Mapping[str, str]
     """Parameter or buffer of the model -> name as stored, for ``Checkpoint.patch``.
 
@@ -65,6 +65,20 @@ def build_model(
     model, call = _instantiate(made, target, given, state.hyper_parameters, search_dirs)
     fit = _load(model, state, call)
     return BuiltModel(model, call, fit.stored, fit.missing_statistics, fit.notes)
+
+
+def open_model(checkpoint: Checkpoint, key: str | None = None) -> BuiltModel:
+    """The model that a checkpoint itself holds: TorchScript, exported, or a pickled module.
+
+    Raises:
+        UsageError: If the file holds tensors only.
+        CheckpointError: If it cannot be loaded, or a pickle was not allowed.
+    """
+    model = checkpoint.module(key)
+    state = checkpoint.state_dict(key)
+    own = [name for name, tensor in model.state_dict().items() if _is_tensor(tensor)]
+    stored = {name: name for name in own if name in state.tensors}
+    return BuiltModel(model, "", stored)
 
 
 def _instantiate(

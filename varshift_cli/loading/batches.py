@@ -14,27 +14,31 @@ import numpy as np
 import torch
 
 from varshift_cli.errors import DataError
-from varshift_cli.loading.forward import ForwardSignature, forward_signature, is_label
+from varshift_cli.loading.forward import ANY_FORM, ForwardSignature, forward_signature, is_label
 from varshift_cli.records import Batch
 
 MIN_SAMPLES = 2
 _INPUT_NAMES = ("x", "inputs", "images", "input", "image", "data")
 
 
-def adapt_batches(raw: Iterable[Any], model: object, *, what: str) -> tuple[Batch, ...]:
+def adapt_batches(
+    raw: Iterable[Any], model: object, *, what: str, any_form: bool = False
+) -> tuple[Batch, ...]:
     """Every batch that ``raw`` yields, checked: tensors, tuples, dicts or ready batches.
 
     Args:
         raw: A loader, a list of batches, or any iterable of them; a single tensor is one batch.
         model: Its ``forward`` tells how a dict is spread.
         what: How the data are called in messages.
+        any_form: Whether a function of the user's calls the model: dict batches are then passed
+            on whole.
 
     Raises:
         DataError: For a batch that cannot be understood, or that holds NaN or infinity.
     """
     if isinstance(raw, torch.Tensor | np.ndarray | Batch):
         raw = [raw]
-    adapter = BatchAdapter(forward_signature(model), what)
+    adapter = BatchAdapter(ANY_FORM if any_form else forward_signature(model), what)
     batches = tuple(adapter.stream(raw))
     check_enough(sum(batch.size for batch in batches), what)
     return batches

@@ -25,7 +25,7 @@ from varshift_cli.loading.batches import (
     first_not_finite,
     is_array,
 )
-from varshift_cli.loading.forward import forward_signature
+from varshift_cli.loading.forward import ANY_FORM, forward_signature
 from varshift_cli.loading.importing import Target, import_target, told, users_code
 from varshift_cli.records import Batch
 
@@ -44,6 +44,8 @@ class LoadedData:
     batch_size: int | None
     """``None`` where a loader's own batches differ in size."""
     notes: tuple[str, ...] = ()
+    regroupable: bool = False
+    """Whether batches were cut here, from arrays or a dataset: other cuts are then as good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ def load_data(
     seed: int,
     model: object,
     search_dirs: Sequence[Path],
+    any_form: bool = False,
 ) -> LoadedData:
     """Draw the calibration batches.
 
@@ -99,6 +102,8 @@ def load_data(
         seed: Decides which samples are drawn, and all randomness of the user's code.
         model: Its ``forward`` tells how dict batches are spread.
         search_dirs: Folders to find files and modules in.
+        any_form: Whether a function of the user's calls the model (``--forward``): dict batches
+            are then passed on whole.
 
     Raises:
         DataError: If the data are missing, empty, damaged or not finite.
@@ -107,7 +112,7 @@ def load_data(
     if samples < 1 or batch_size < 1:
         raise UsageError("--samples and --batch-size must be at least 1")
     draw = Draw(samples, batch_size, seed)
-    adapter = BatchAdapter(forward_signature(model), spec)
+    adapter = BatchAdapter(ANY_FORM if any_form else forward_signature(model), spec)
     if is_array_file(spec):
         if data_args:
             raise UsageError(f"--data-arg has no use for the array file {spec}")
@@ -115,6 +120,12 @@ def load_data(
         return _from_arrays(arrays, draw, model, adapter)
     if input is not None or label is not None:
         raise UsageError("--input and --label name arrays in a file; --data is code here")
+    if Path(spec).exists():
+        raise DataError(
+            f"{spec} is of no kind that is read as data",
+            hint="Read are .npz, .npy, .safetensors and .pt files; for all else name a function "
+            "that returns a Dataset, a DataLoader or batches: --data file.py:name",
+        )
     target = Target.parse(spec, _OPTION)
     made, call = _call(target, data_args, search_dirs, seed)
     adapter.what = call
@@ -176,7 +187,14 @@ def _from_object(
     check_enough(count, call)
     labels = ", with labels" if all(b.labels is not None for b in batches) else ""
     description = f"{call}  {drawn.format(f'{count:,}')}{labels}"
-    return LoadedData(batches, description, count, _common_size(batches), tuple(adapter.notes))
+    return LoadedData(
+        batches,
+        description,
+        count,
+        _common_size(batches),
+        tuple(adapter.notes),
+        regroupable=_is_map_style(made),
+    )
 
 
 def _looks_like_arrays(made: Any) -> bool:
@@ -278,6 +296,10 @@ def _from_arrays(arrays: Arrays, draw: Draw, model: object, adapter: BatchAdapte
     rows = draw.rows(available)
     inputs = _single(arrays.inputs, arrays.input_name, model, adapter.notes)
     labels = None if arrays.labels is None else _single(arrays.labels, None, None, [])
+    if inputs.dtype == torch.uint8:
+        adapter.notes.append(
+            f"{arrays.input_name} is uint8 and is given to the model as it is, not scaled"
+        )
     bad = _first_bad_row(inputs, rows)
     if bad is not None:
         raise DataError(
@@ -292,7 +314,9 @@ def _from_arrays(arrays: Arrays, draw: Draw, model: object, adapter: BatchAdapte
     label = f", labels {arrays.label_name}" if arrays.label_name else ""
     description = f"{where}  {len(rows):,} samples of {arrays.input_name}{drawn}{label}"
     size = min(draw.batch_size, len(rows))
-    return LoadedData(batches, description, len(rows), size, tuple(adapter.notes))
+    return LoadedData(
+        batches, description, len(rows), size, tuple(adapter.notes), regroupable=True
+    )
 
 
 def _first_bad_row(inputs: torch.Tensor, rows: Sequence[int]) -> int | None:

@@ -32,6 +32,10 @@ class ForwardSignature:
         return f"forward({', '.join(self.names)}{', **' if self.any_keyword else ''})"
 
 
+ANY_FORM = ForwardSignature(any_keyword=True, known=False)
+"""A forward that may take anything."""
+
+
 def forward_signature(model: object) -> ForwardSignature:
     """The signature of an eager, scripted, traced or exported model's forward."""
     schema = getattr(getattr(model, "forward", None), "schema", None)
@@ -46,7 +50,7 @@ def forward_signature(model: object) -> ForwardSignature:
     try:
         parameters = inspect.signature(getattr(model, "forward", model)).parameters  # type: ignore[arg-type]
     except (ValueError, TypeError):
-        return ForwardSignature(any_keyword=True, known=False)
+        return ANY_FORM
     positional = (
         inspect.Parameter.POSITIONAL_ONLY,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,

@@ -16,6 +16,7 @@ _TRANSPARENT = ("module", "_orig_mod")
 
 _STATISTICS = ("running_mean", "running_var")
 _SHOWN = 5
+_MAX_WRAPPERS = 8
 _COUNTERS = ("n_averaged", "total_ops", "total_params", "num_batches_tracked")
 
 
@@ -97,7 +98,7 @@ def _prefixes(names: Iterable[str]) -> list[str]:
     for name in names:
         parts = name.split(".")[:-1]
         prefix = ""
-        for part in parts:
+        for part in parts[:_MAX_WRAPPERS]:
             if part not in _WRAPPERS:
                 break
             prefix += f"{part}."

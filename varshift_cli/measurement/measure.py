@@ -25,6 +25,7 @@ from varshift_cli.measurement.layers import LayerMoments
 from varshift_cli.measurement.outputs import Outputs
 from varshift_cli.measurement.passes import Procedure, run_eval, run_population
 from varshift_cli.measurement.regimes import EvalRegime, PopulationRegime
+from varshift_cli.measurement.regroup import join_batches, join_factor
 from varshift_cli.measurement.samples import Samples, identify
 from varshift_cli.records import Batch, Progress
 
@@ -64,8 +65,18 @@ def measure(
     seed: int,
     progress: Progress,
     forward: Forward | None = None,
+    regroup: bool = False,
 ) -> Measurement:
     """Run all regimes; the model is given back as it was found.
+
+    Args:
+        model: On its device; flags and buffers are left as they are.
+        catalogue: Its BN.
+        batches: Calibration batches.
+        seed: Of dropout masks.
+        progress: Told of each pass.
+        forward: A user's own way of calling the model.
+        regroup: Whether small batches may be joined where the figures do not depend on it.
 
     Raises:
         NothingToMeasureError: No BN with running statistics was reached.
@@ -76,7 +87,9 @@ def measure(
     samples = identify(batches, device_of(model))
     with borrowed(model, catalogue, forward) as instrumented:
         try:
-            return _Measuring(instrumented, catalogue, batches, samples, seed, progress).run()
+            return _Measuring(
+                instrumented, catalogue, batches, samples, seed, progress, regroup=regroup
+            ).run()
         except ForwardRaised as raised:
             cause = raised.__cause__ or raised
             raise forward_error(model, cause, raised.batch, batches[raised.batch]) from cause
@@ -93,7 +106,10 @@ class _Measuring:
         samples: Samples,
         seed: int,
         progress: Progress,
+        *,
+        regroup: bool,
     ) -> None:
+        self._regroup = regroup
         self._instrumented = instrumented
         self._catalogue = catalogue
         self._batches = batches
@@ -107,10 +123,15 @@ class _Measuring:
         deployed = EvalRegime(self._samples, seed=self._seed)
         with _stage(self._progress, "eval pass", len(self._batches)) as tell:
             run_eval(self._instrumented, self._batches, deployed, self._keep("eval", tell))
-        clean, procedure = self._population("clean pass, dropout off", "clean", noise_on=False)
+        joined = self._joined_batches(deployed)
+        clean, procedure = self._population(
+            "clean pass, dropout off", "clean", joined, noise_on=False
+        )
         train = clean
         if clean.noise_seen:
-            train, second = self._population("train pass, dropout on", "train", noise_on=True)
+            train, second = self._population(
+                "train pass, dropout on", "train", joined, noise_on=True
+            )
             procedure = replace(procedure, diverged_at=procedure.diverged_at or second.diverged_at)
         return Measurement(
             self._layers(deployed, clean, train),
@@ -120,7 +141,7 @@ class _Measuring:
             deployed.always_on,
             frozenset(deployed.batch_statistics),
             self._unreached(deployed),
-            self._joined(same=train is clean),
+            self._all_outputs(same=train is clean),
         )
 
     def _wire(self) -> Wiring:
@@ -130,14 +151,24 @@ class _Measuring:
             raise ForwardRaised(0) from error
 
     def _population(
-        self, stage: str, name: str, *, noise_on: bool
+        self,
+        stage: str,
+        name: str,
+        joined: tuple[Sequence[Batch], Samples],
+        *,
+        noise_on: bool,
     ) -> tuple[PopulationRegime, Procedure]:
-        regime = PopulationRegime(self._samples, noise_on=noise_on, seed=self._seed)
-        with _stage(self._progress, stage, len(self._batches)) as tell:
-            procedure = run_population(
-                self._instrumented, self._batches, regime, self._keep(name, tell)
-            )
+        batches, samples = joined
+        regime = PopulationRegime(samples, noise_on=noise_on, seed=self._seed)
+        with _stage(self._progress, stage, len(batches)) as tell:
+            procedure = run_population(self._instrumented, batches, regime, self._keep(name, tell))
         return regime, procedure
+
+    def _joined_batches(self, deployed: EvalRegime) -> tuple[Sequence[Batch], Samples]:
+        if not self._regroup:
+            return self._batches, self._samples
+        factor = join_factor(deployed.gathered.largest_bytes, len(self._batches))
+        return join_batches(self._batches, self._samples, factor)
 
     def _keep(self, name: str, tell: Callable[[], None]) -> Callable[[int, Any], None]:
         def keep(index: int, output: Any) -> None:
@@ -170,8 +201,9 @@ class _Measuring:
         reached = {key.name for key in deployed.gathered.moments} | deployed.batch_statistics
         return tuple(name for name in self._catalogue.sites if name not in reached)
 
-    def _joined(self, *, same: bool) -> dict[str, Tensor | None]:
-        joined = {name: kept.joined(len(self._batches)) for name, kept in self._outputs.items()}
+    def _all_outputs(self, *, same: bool) -> dict[str, Tensor | None]:
+        total = sum(batch.size for batch in self._batches)
+        joined = {name: kept.joined(total) for name, kept in self._outputs.items()}
         if same:
             joined["train"] = joined["clean"]
         return joined

@@ -50,14 +50,15 @@ class Outputs:
         self.kept.clear()
         self.values = 0
 
-    def joined(self, batches: int) -> Tensor | None:
-        """All outputs, shape (samples, ...); ``None`` unless there is one for every batch."""
-        if len(self.kept) != batches or not batches:
+    def joined(self, samples: int) -> Tensor | None:
+        """All outputs, shape (samples, ...); ``None`` unless there is a row for every sample."""
+        parts = [self.kept[index] for index in sorted(self.kept)]
+        if not parts:
             return None
-        parts = [self.kept[index] for index in range(batches)]
         if any(part.dim() == 0 or part.shape[1:] != parts[0].shape[1:] for part in parts):
             return None
-        return torch.cat(parts)
+        joined = torch.cat(parts)
+        return joined if joined.shape[0] == samples else None
 
 
 def labels_of(batches: Sequence[Batch]) -> Tensor | None:

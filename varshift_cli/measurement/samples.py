@@ -49,6 +49,8 @@ class Samples:
         multiple of the samples), the batch counts as one unit.
         """
         groups = self.groups[batch]
+        if rows == groups.shape[0]:
+            return groups
         if rows % groups.shape[0]:
             return batch % self.count
         return groups.repeat_interleave(rows // groups.shape[0])

@@ -72,6 +72,7 @@ def fix_checkpoint(request: FixRequest, progress: Progress | None = None) -> Fix
         frozen=frozen,
         progress=progress,
         forward=inputs.forward,
+        regroup=inputs.data.regroupable,
     )
     scores = _scores(request, repair, inputs, held_out, progress)
     written = None if output is None else _write(inputs, repair, output, request)

@@ -13,6 +13,7 @@ from varshift_cli.errors import FixDeclinedError, NothingToMeasureError
 from varshift_cli.instrument import BatchNormCatalogue
 from varshift_cli.instrument.borrow import Forward
 from varshift_cli.measurement.outputs import accuracy_of, labels_of
+from varshift_cli.measurement.regroup import join_factor
 from varshift_cli.records import Batch, LayerRepair, Progress, RepairRecord, Skipped
 from varshift_cli.remedies import Verification, clean_statistics, verify, write_statistics
 from varshift_cli.statistics import Population
@@ -40,6 +41,7 @@ def repair_in_memory(
     frozen: Collection[str],
     progress: Progress,
     forward: Forward | None = None,
+    regroup: bool = False,
     tolerance: float = TOLERANCE,
 ) -> Repair:
     """Recalibrate in place, and prove it by a separate eval pass.
@@ -58,7 +60,13 @@ def repair_in_memory(
             "training=self.training to the functional call, and fix again.",
         )
     clean = clean_statistics(
-        model, catalogue, batches, frozen=frozen, progress=progress, forward=forward
+        model,
+        catalogue,
+        batches,
+        frozen=frozen,
+        progress=progress,
+        forward=forward,
+        join=join_factor(before.largest_bytes, len(batches)) if regroup else 1,
     )
     names = clean.selection.names
     if not names:

@@ -39,6 +39,7 @@ def measure_inputs(
         seed=request.seed,
         progress=progress,
         forward=inputs.forward,
+        regroup=inputs.data.regroupable,
     )
     return measured, assemble(measured, subject_of(inputs, request, catalogue))
 

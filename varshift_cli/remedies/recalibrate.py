@@ -23,6 +23,7 @@ from varshift_cli.instrument.failures import forward_error
 from varshift_cli.instrument.lockstep import ForwardRaised
 from varshift_cli.measurement.passes import Procedure, run_population
 from varshift_cli.measurement.regimes import PopulationRegime
+from varshift_cli.measurement.regroup import join_batches
 from varshift_cli.measurement.samples import Samples
 from varshift_cli.records import Batch, Progress
 from varshift_cli.remedies.selection import Selection, select_layers
@@ -46,17 +47,27 @@ def clean_statistics(
     frozen: Collection[str],
     progress: Progress,
     forward: Forward | None = None,
+    join: int = 1,
 ) -> CleanStatistics:
     """Population statistics with dropout off, in one pass; the model is not changed.
 
     Layers that will not be written go on normalising by their running buffers. Which these are is
     known once the calls were seen; a pass that got it wrong is repeated.
 
+    Args:
+        model: On its device.
+        catalogue: Its BN.
+        batches: Calibration batches.
+        frozen: Names of BN not to be written.
+        progress: Told of the pass.
+        forward: A user's own way of calling the model.
+        join: How many consecutive batches may go through together.
+
     Raises:
         ForwardError: The model's forward raised.
         FixDeclinedError: Statistics came out non-finite.
     """
-    nobody = Samples.anonymous(len(batches))
+    batches, nobody = join_batches(batches, Samples.anonymous(len(batches)), join)
     kept: frozenset[str] = frozenset(frozen)
     while True:
         regime = PopulationRegime(nobody, noise_on=False, seed=0, grouped=False, kept=kept)

@@ -23,14 +23,13 @@ class Selection:
 def frozen_layers(model: nn.Module, catalogue: BatchNormCatalogue) -> frozenset[str]:
     """BN that stay in eval while the model trains: set so by hand, or by an overridden train()."""
     modules = {name: module for name, module in model.named_modules() if name in catalogue.sites}
-    if model.training:
-        return frozenset(name for name, module in modules.items() if not module.training)
+    frozen = {name for name, module in modules.items() if model.training and not module.training}
     with preserved(model):
         try:
             model.train()
-        except Exception:  # noqa: BLE001 - exported programs refuse train(); then nothing is known
-            return frozenset()
-        return frozenset(name for name, module in modules.items() if not module.training)
+        except Exception:  # noqa: BLE001 - exported programs refuse train(); then no more is known
+            return frozenset(frozen)
+        return frozenset(frozen | {name for name, bn in modules.items() if not bn.training})
 
 
 def select_layers(

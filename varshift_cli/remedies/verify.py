@@ -32,11 +32,13 @@ class Verification:
         worst: exp of the largest |ln((E+eps)/(R+eps))| over live channels, by BN name.
         outputs: Model outputs of all samples, or None.
         always_on: Names of dropouts that stay on in eval().
+        largest_bytes: Of one BN input of one batch.
     """
 
     worst: dict[str, float]
     outputs: Tensor | None
     always_on: tuple[str, ...]
+    largest_bytes: int
 
 
 def verify(
@@ -71,7 +73,12 @@ def verify(
         progress.finish()
     worst = _worst(catalogue, regime, names)
     always_on = tuple(sorted({key.name for key in regime.always_on}))
-    return Verification(worst, outputs.joined(len(batches)), always_on)
+    return Verification(
+        worst,
+        outputs.joined(sum(batch.size for batch in batches)),
+        always_on,
+        regime.gathered.largest_bytes,
+    )
 
 
 def _worst(

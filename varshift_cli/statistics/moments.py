@@ -108,8 +108,9 @@ class GroupMoments:
         total = self.count + count
         share = torch.where(total > 0, count / total.clamp(min=1), 0.0).unsqueeze(1)
         delta = mean - self.mean
-        self.mean.addcmul_(delta, share)
-        self.m2.add_(m2).addcmul_(delta.square_(), share * self.count.unsqueeze(1))
+        # Out of place: what was gathered under inference mode may be merged outside it.
+        self.mean = self.mean + delta * share
+        self.m2 = self.m2 + m2 + delta.square() * (share * self.count.unsqueeze(1))
         self.count = total
 
     def populated(self) -> GroupMoments:

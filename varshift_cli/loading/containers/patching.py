@@ -59,15 +59,17 @@ def write_patched(
     _check_output(checkpoint, output, overwrite=overwrite)
     notes = _refuse_shared_storage(checkpoint, chosen, buffers)
     values, cast_notes = _cast_all(refs, buffers)
-    edits, changed_tensors = _plan(checkpoint, refs, values)
-    with _temporary_beside(output) as temporary:
-        try:
+    try:
+        edits, changed_tensors = _plan(checkpoint, refs, values)
+        with _temporary_beside(output) as temporary:
             sha256 = _copy_and_edit(checkpoint, temporary, edits)
             changed_bytes = _compare_bytes(checkpoint, temporary, edits)
             _compare_tensors(checkpoint, temporary, refs, values)
             _publish(temporary, output, overwrite=overwrite)
-        except CheckpointError as problem:
-            raise WriteError(f"{output} was not written: {problem}") from problem
+    except CheckpointError as problem:
+        raise WriteError(
+            f"{output} was not written: {problem.message}", hint=problem.hint
+        ) from problem
     return PatchRecord(changed_bytes, changed_tensors, sha256, (*notes, *cast_notes))
 
 
@@ -142,7 +144,9 @@ def _cast_all(
         source = given.detach().to("cpu")
         value = source.to(ref.dtype)
         if not torch.equal(value.to(source.dtype), source):
-            if ref.dtype.is_floating_point and not bool(torch.isfinite(value).all()):
+            if not bool(torch.isfinite(source).all()):
+                raise WriteError(f"the new values of {name!r} are not finite")
+            if not bool(torch.isfinite(value).all()):
                 raise WriteError(
                     f"{name!r} is stored as {_short(ref.dtype)}, which cannot hold its new values"
                 )

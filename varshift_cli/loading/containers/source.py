@@ -71,27 +71,35 @@ class SourceFile:
             CheckpointError: If it changed, vanished or cannot be read.
         """
         try:
-            with self.path.open("rb") as stream:
-                if Fingerprint.of(os.fstat(stream.fileno())) != self.fingerprint:
-                    raise CheckpointError(
-                        f"{self.path} has changed since it was opened",
-                        hint="Is a training run still writing it? Copy the file and use the copy.",
-                    )
-                yield stream
+            stream = self.path.open("rb")
         except OSError as problem:
-            raise CheckpointError(f"{self.path} cannot be read: {problem}") from problem
+            raise self._unreadable(problem) from problem
+        with stream:
+            if Fingerprint.of(os.fstat(stream.fileno())) != self.fingerprint:
+                raise CheckpointError(
+                    f"{self.path} has changed since it was opened",
+                    hint="Is a training run still writing it? Copy the file and use the copy.",
+                )
+            yield stream
+
+    def _unreadable(self, problem: OSError) -> CheckpointError:
+        return CheckpointError(f"{self.path} cannot be read: {problem.strerror or problem}")
 
     def read(self, offset: int, size: int) -> bytearray:
         """Exactly ``size`` bytes from ``offset`` on."""
+        if offset + size > self.size:
+            raise CheckpointError(
+                f"{self.path} ends before byte {offset + size:,}: it is truncated",
+                hint="Fetch or save the file again.",
+            )
+        data = bytearray(size)
         with self.open() as stream:
-            stream.seek(offset)
-            data = bytearray(size)
-            if stream.readinto(data) != size:  # type: ignore[attr-defined]
-                raise CheckpointError(
-                    f"{self.path} ends before byte {offset + size:,}: it is truncated",
-                    hint="Fetch or save the file again.",
-                )
-            return data
+            try:
+                stream.seek(offset)
+                stream.readinto(data)  # type: ignore[attr-defined]
+            except OSError as problem:
+                raise self._unreadable(problem) from problem
+        return data
 
     @property
     def sha256(self) -> str:

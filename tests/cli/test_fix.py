@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import pytest
+
+from tests import samples
+from varshift_cli.errors import FixDeclinedError
+from varshift_cli.records import FixRequest, ScanRequest
+from varshift_cli.report import fix_to_json, render_fix
+
+
+def test_screen(run, pipeline):
+    """A fix shows what was done, and the next command with the options that were typed."""
+    ended = run("fix", "model.pt", "--recalibrate", "--data", "calib.npz")
+
+    assert ended.code == 0
+    assert ended.out == render_fix(samples.fix_record(), typed=("--data", "calib.npz"))
+
+
+def test_every_option_reaches_the_request(run, pipeline):
+    """Every option of fix is passed on."""
+    run(
+        *("fix", "model.pt", "--recalibrate", "--output", "o.pt", "--overwrite", "--dry-run"),
+        *("--force", "--include-frozen", "--holdout", "h.npz", "--seed", 5),
+    )
+
+    assert pipeline.requests == [
+        FixRequest(
+            scan=ScanRequest(model="model.pt", seed=5),
+            method="recalibrate",
+            output="o.pt",
+            overwrite=True,
+            dry_run=True,
+            force=True,
+            include_frozen=True,
+            holdout="h.npz",
+        )
+    ]
+
+
+def test_holdout_from_file(run, pipeline):
+    """Held-out data may be named by the settings file."""
+    Path("varshift.toml").write_text('holdout = "h.npz"\n', encoding="utf-8")
+
+    run("fix", "model.pt", "--recalibrate")
+
+    assert pipeline.requests[0].holdout == "h.npz"
+
+
+def test_method_must_be_said(run, pipeline):
+    """How to repair is never guessed."""
+    ended = run("fix", "model.pt")
+
+    assert ended.code == 2
+    assert "--recalibrate recomputes the statistics" in ended.err
+    assert pipeline.requests == []
+
+
+def test_json(run, pipeline):
+    """--format json writes the record."""
+    ended = run("fix", "model.pt", "--recalibrate", "--format", "json")
+
+    assert ended.out == fix_to_json(samples.fix_record())
+
+
+@pytest.mark.parametrize("option", ["--correct", "--auto", "--revert", "--in-place"])
+def test_what_is_not_built_is_not_offered(run, pipeline, option):
+    """An option that would not work is unknown."""
+    ended = run("fix", "model.pt", option)
+
+    assert ended.code == 2
+    assert "No such option" in ended.err
+
+
+def test_declined(run, pipeline):
+    """A repair that is declined exits 5 and says why."""
+    pipeline.error = FixDeclinedError("the residual is 0.1", hint="more --samples")
+
+    ended = run("fix", "model.pt", "--recalibrate")
+
+    assert (ended.code, ended.out) == (5, "")
+    assert ended.err == "error: the residual is 0.1\nhint:  more --samples\n"

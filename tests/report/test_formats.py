@@ -1,0 +1,69 @@
+import pytest
+
+from tests import samples
+from tests.report.goldens import compare
+from varshift_cli.causes import CATALOGUE
+from varshift_cli.errors import ReportError
+from varshift_cli.report import (
+    FORMATS,
+    Style,
+    format_of,
+    from_json,
+    render_catalogue,
+    render_cause,
+)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_renders_everything(name):
+    """Every format renders every sample, the same each time, ending in one newline."""
+    for report in (samples.shifted(), samples.healthy(), samples.awkward()):
+        text = FORMATS[name].render(report)
+
+        assert text == FORMATS[name].render(report)
+        assert text.endswith("\n")
+        assert not text.endswith("\n\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("a.json", "json"), ("x/A.JSON", "json"), ("report.txt", "table")]
+)
+def test_suffix(path, name):
+    """A file's suffix chooses its format, in any case."""
+    assert format_of(path).name == name
+
+
+@pytest.mark.parametrize(("path", "found"), [("a.html", "the suffix .html"), ("a", "no suffix")])
+def test_unknown_suffix(path, found):
+    """An unknown suffix is refused, with those that are known."""
+    with pytest.raises(ReportError) as caught:
+        format_of(path)
+
+    assert found in caught.value.message
+    assert caught.value.hint == "known suffixes: .txt (table), .json (json)"
+
+
+def test_suffixes_belong_to_one_format():
+    """No suffix stands for two formats."""
+    suffixes = [suffix for each in FORMATS.values() for suffix in each.suffixes]
+
+    assert len(suffixes) == len(set(suffixes))
+
+
+def test_saved_report_renders_alike():
+    """A report read from a file gives the same table as the one in memory."""
+    report = samples.awkward()
+    saved = from_json(FORMATS["json"].render(report))
+
+    assert FORMATS["table"].render(saved) == FORMATS["table"].render(report)
+
+
+@pytest.mark.parametrize("code", CATALOGUE)
+def test_cause_screens(code):
+    """Every cause's screen, to the letter."""
+    compare(f"cause-{code}.txt", render_cause(CATALOGUE[code], Style(80)))
+
+
+def test_catalogue_screen():
+    """The list of all causes, to the letter."""
+    compare("causes.txt", render_catalogue(CATALOGUE.values()))

@@ -1,0 +1,250 @@
+"""Sample records shared by the tests of every format and of the command line."""
+
+from dataclasses import replace
+
+from varshift_cli.records import (
+    BuffersRecord,
+    CalibrationRecord,
+    Case,
+    CheckpointRecord,
+    Describe,
+    DropoutLink,
+    DropoutRecord,
+    Effect,
+    FactorIntervals,
+    Factors,
+    Finding,
+    FindingLevel,
+    FixRecord,
+    Interval,
+    LayerRecord,
+    LayerRepair,
+    Level,
+    RegimeScores,
+    Remedy,
+    RepairRecord,
+    Report,
+    Score,
+    Skipped,
+    Status,
+    Verdict,
+)
+
+BLOCKS = 12
+LAST = (2.92, 2.79, 2.64, 2.51, 2.43, 2.38, 2.31, 2.26, 2.17, 2.11, 2.05, 1.34)
+"""Shift of each block's last BatchNorm, straight behind a dropout."""
+FIRST = (1.01, 1.02, 1.04, 1.06, 1.09, 1.12, 1.15, 1.18, 1.26, 1.21, 1.19, 1.17)
+"""Shift of each block's first BatchNorm, which reads the residual stream."""
+MIDDLE = (1.01, 1.01, 1.02, 1.02, 1.03, 1.04, 1.06, 1.07, 1.08, 1.09, 1.10, 1.11)
+
+
+def _layer(name, shift, *, dropout=1.0, inherited=1.0, cause=None, **more):
+    factors = Factors(stale=0.995, batch=None, dropout=dropout, inherited=inherited)
+    spread = 0.0 if shift == 1 else 0.014 * shift
+    around = [Interval(0.97 * each, 1.03 * each) for each in (0.995, dropout, inherited)]
+    defaults = {
+        "kind": "BatchNorm2d",
+        "num_features": 16,
+        "eps": 1e-5,
+        "call": 1,
+        "signed_interval": Interval(0.95 / shift, 1.05 / shift),
+        "paper_ratio": 1.02 * shift,
+        "median_ratio": 1 / shift,
+        "worst_channel": 3,
+        "worst_ratio": 0.8 / shift,
+        "mean_shift": 0.125,
+        "dead_channels": 0,
+    }
+    return LayerRecord(
+        **{
+            **defaults,
+            "name": name,
+            "shift": shift,
+            "shift_interval": Interval(max(1.0, shift - 2 * spread), shift + 2 * spread),
+            "signed": 0.995 * dropout * inherited,
+            "level": Level.of(shift),
+            "cause": cause,
+            "factors": factors,
+            "factor_intervals": FactorIntervals(around[0], None, around[1], around[2]),
+            **more,
+        }
+    )
+
+
+def _block(index):
+    above = (f"body.{index - 1}.bn3",) if index else ()
+    first, middle, last = FIRST[index], MIDDLE[index], LAST[index]
+    name = f"body.{index}"
+    inherited = "inherited" if first >= 1.05 else None
+    yield _layer(
+        f"{name}.bn1", first, inherited=1 / first, cause=inherited, upstream=above, eps=1e-5
+    )
+    yield _layer(
+        f"{name}.bn2",
+        middle,
+        inherited=1 / middle,
+        cause="inherited" if middle >= 1.05 else None,
+        upstream=(f"{name}.bn1",),
+    )
+    yield _layer(
+        f"{name}.bn3",
+        last,
+        dropout=1 / last,
+        cause="dropout",
+        dropouts=(DropoutLink(f"{name}.drop", Case.STRAIGHT),),
+        location="model.py:32",
+        upstream=(f"{name}.bn2",),
+    )
+
+
+def _dropouts():
+    return tuple(
+        DropoutRecord(f"body.{i}.drop", "dropout", 0.5, "model.py:31", (f"body.{i}.bn3",))
+        for i in range(BLOCKS)
+    )
+
+
+def _findings():
+    direct = tuple(f"body.{i}.bn3" for i in range(BLOCKS))
+    below = (
+        *(f"body.{i}.bn1" for i in range(BLOCKS) if FIRST[i] >= 1.05),
+        *(f"body.{i}.bn2" for i in range(BLOCKS) if MIDDLE[i] >= 1.05),
+        "bn",
+    )
+    return (
+        Finding(
+            "VS101",
+            FindingLevel.WARNING,
+            direct,
+            "dropout straight before BatchNorm, 12 layers: variance falls to about 0.43 in eval()",
+            evidence={"dropout": {"geometric_mean": 0.432, "range": [0.342, 0.746]}, "p": 0.5},
+        ),
+        Finding(
+            "VS110",
+            FindingLevel.WARNING,
+            below,
+            f"passed on to {len(below)} layers below; goes when those 12 are repaired",
+        ),
+    )
+
+
+def shifted():
+    """Twelve blocks with a dropout straight before each last BatchNorm, as in the README."""
+    layers = [layer for index in range(BLOCKS) for layer in _block(index)]
+    layers.append(_layer("bn", 1.08, dropout=1.83, inherited=0.51, cause="inherited x dropout"))
+    recalibrate = Remedy("Recompute the statistics", "varshift fix model.pt --recalibrate")
+    return Report(
+        varshift_version="0.1.0",
+        checkpoint=CheckpointRecord("model.pt", "9f" * 32, "zip", "model", "model.py:build(p=0.5)"),
+        calibration=CalibrationRecord(
+            "calib.npz  1,000 samples of x, labels y",
+            1000,
+            64,
+            16,
+            16,
+            1,
+            0,
+            "cpu",
+            "float32",
+            "2.13.0",
+        ),
+        buffers=BuffersRecord(Describe.TRAIN, 1.01, 0.02),
+        layers=tuple(layers),
+        dropouts=_dropouts(),
+        skipped=(),
+        findings=_findings(),
+        remedies={"VS101": (recalibrate,), "VS110": (recalibrate,)},
+        effect=Effect(
+            0.094, 0.211, None, RegimeScores(0.92, 0.981, 0.957), RegimeScores(0.412, 0.074, 0.18)
+        ),
+        verdict=Verdict(Status.NOT_GATED, None, "body.0.bn3", 2.92),
+        unknown={"effect.relative_l2": "the outputs are class scores"},
+    )
+
+
+def healthy():
+    """The same network without dropout: every layer is fine."""
+    off = shifted()
+    layers = tuple(
+        replace(
+            _layer(each.name, 1.0 + index % 3 / 100),
+            upstream=each.upstream,
+        )
+        for index, each in enumerate(off.layers)
+    )
+    return replace(
+        off,
+        checkpoint=replace(off.checkpoint, path="twin.pt", arch="model.py:build()"),
+        layers=layers,
+        dropouts=(),
+        findings=(),
+        remedies={},
+        effect=Effect(0.0, 0.0, None, RegimeScores(0.984, 0.984, 0.984), None),
+        verdict=Verdict(Status.NOT_GATED, None, "body.0.bn3", 1.02),
+    )
+
+
+def awkward():
+    """Everything that is rare: unknown figures, a layer called twice, unfriendly names."""
+    off = shifted()
+    first, *others = off.layers[:4]
+    name = "stage.[bold]x[/].\x1b[31mred\n\u202e\u4e2d\u6587 \N{PACKAGE}.bn"
+    unmeasured = replace(
+        first,
+        name="aux.bn",
+        shift=None,
+        shift_interval=None,
+        signed=None,
+        signed_interval=None,
+        level=None,
+        factors=Factors(None, None, None, None),
+    )
+    twice = [replace(others[1], call=call, name="head.bn") for call in (1, 2)]
+    layers = (replace(others[1], name=name), unmeasured, *twice, others[2])
+    return replace(
+        off,
+        checkpoint=CheckpointRecord(path="my models/net\x07.pt", container="safetensors"),
+        calibration=replace(off.calibration, data=None, batch_size=None, windows=3),
+        buffers=BuffersRecord(),
+        layers=layers,
+        skipped=(Skipped("frozen.bn", "it has no running statistics"),),
+        findings=(
+            Finding(
+                "VS202",
+                FindingLevel.ERROR,
+                ("aux.bn",),
+                "buffers that are not finite: aux.bn",
+                evidence={"channels": 3},
+            ),
+            *off.findings[:1],
+            Finding("VS130", FindingLevel.NOTE, (), "the buffers look repaired"),
+        ),
+        effect=Effect(None, None, 0.123, None, None),
+        unknown={"layers.1.shift": "its running statistics are not finite"},
+        verdict=Verdict(Status.NOT_GATED, None, name, 2.92),
+    )
+
+
+def fix_record():
+    """The repair of the shifted network."""
+    off = shifted()
+    repairs = tuple(LayerRepair(each.name, each.shift, 1.0) for each in off.layers)
+    return FixRecord(
+        checkpoint=off.checkpoint,
+        output="model.fixed.pt",
+        sidecar="model.fixed.varshift",
+        output_sha256="3c" * 32,
+        changed_buffers=74,
+        changed_bytes=4616,
+        repair=RepairRecord("recalibrate", repairs, (), 4e-8, 1000, 16, 1, "lockstep", 0.92, 0.981),
+        worst_before=2.92,
+        worst_layer_before="body.0.bn3",
+        worst_after=1.00000004,
+        above_before=13,
+        above_after=0,
+        measured=37,
+        scores=(
+            Score("accuracy", "calib.npz", 0.92, 0.981, 1000, Interval(0.046, 0.077)),
+            Score("loss", "calib.npz", 0.412, 0.074, 1000, Interval(-0.377, -0.299)),
+        ),
+    )

@@ -1,0 +1,173 @@
+import pytest
+
+from varshift_cli.config import Config, load_config
+from varshift_cli.errors import ConfigError
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Write a settings file and read the folder's settings."""
+
+    def write(text, name="varshift.toml"):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return load_config(tmp_path)
+
+    return write
+
+
+def test_no_file(tmp_path):
+    """Without a file there are no settings."""
+    assert load_config(tmp_path) == Config()
+
+
+def test_every_setting(written):
+    """Every option that a file may set is read, with - or with _, and keeps its type."""
+    config = written(
+        """
+        arch = "model.py:build"
+        arch-arg = { p = 0.5, name = "a b", deep = [1, 2], table = "@args.yaml", on = true }
+        key = "state.ema"
+        data = "calib.npz"
+        data_arg = ["split=train"]
+        input = "x"
+        label = "y"
+        forward = "f.py:f"
+        batch_size = 32
+        samples = 500
+        seed = 7
+        device = "cpu"
+        holdout = "held.npz"
+        max-shift = 2
+        format = "json"
+        order = "network"
+        all = true
+        channels = true
+        quiet = false
+        """
+    )
+
+    assert config == Config(
+        source="./varshift.toml",
+        arch="model.py:build",
+        arch_arg=("p=0.5", 'name="a b"', "deep=[1, 2]", "table=@args.yaml", "on=true"),
+        key="state.ema",
+        data="calib.npz",
+        data_arg=("split=train",),
+        input="x",
+        label="y",
+        forward="f.py:f",
+        batch_size=32,
+        samples=500,
+        seed=7,
+        device="cpu",
+        holdout="held.npz",
+        max_shift=2.0,
+        format="json",
+        order="network",
+        all=True,
+        channels=True,
+        quiet=False,
+    )
+
+
+def test_pyproject(written):
+    """The table [tool.varshift] of pyproject.toml serves as well, and is named as the source."""
+    config = written('[tool.varshift]\narch = "m.py:f"\n[tool.other]\nx = 1\n', "pyproject.toml")
+
+    assert config == Config(source="./pyproject.toml", arch="m.py:f")
+
+
+def test_pyproject_of_others(written):
+    """A pyproject.toml that does not mention varshift is none of our business."""
+    assert written("[tool.other]\nx = 1\n", "pyproject.toml") == Config()
+
+
+def test_own_file_wins(written):
+    """Where both exist varshift.toml is taken, and the other is said to be ignored."""
+    written('[tool.varshift]\narch = "theirs.py:f"\n', "pyproject.toml")
+    config = written('arch = "mine.py:f"\n')
+
+    assert config.arch == "mine.py:f"
+    assert config.ignored == "[tool.varshift] in ./pyproject.toml"
+
+
+def test_only_the_given_folder(tmp_path, written):
+    """Neither parent folders nor subfolders are looked at."""
+    written('arch = "m.py:f"\n')
+    (tmp_path / "below").mkdir()
+
+    assert load_config(tmp_path / "below") == Config()
+
+
+def test_current_folder_by_default(tmp_path, written, monkeypatch):
+    """The current folder is the one that counts."""
+    written("seed = 3\n")
+    monkeypatch.chdir(tmp_path)
+
+    assert load_config().seed == 3
+
+
+def test_typo(written):
+    """An unknown key is refused, with the nearest one."""
+    with pytest.raises(ConfigError) as caught:
+        written("max_shfit = 1.25\n")
+
+    assert caught.value.message == "./varshift.toml: there is no setting 'max_shfit'"
+    assert caught.value.hint == "did you mean max-shift?"
+    assert caught.value.exit_code == 2
+
+
+def test_unknown_key_like_no_other(written):
+    """An unknown key that resembles none gets the list of those there are."""
+    with pytest.raises(ConfigError) as caught:
+        written("zzz = 1\n")
+
+    assert "arch, arch-arg, key" in caught.value.hint
+
+
+@pytest.mark.parametrize("key", ["allow-pickle", "allow_pickle", "overwrite", "output", "force"])
+def test_command_line_only(written, key):
+    """What opens, writes or overrides something is accepted on the command line alone."""
+    with pytest.raises(ConfigError, match=f"{key} is not accepted from a file"):
+        written(f"{key} = true\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("arch = 3", "arch must be a string, not integer 3"),
+        ('arch = ""', "arch must be a string, not string ''"),
+        ('samples = "many"', "samples must be a whole number, not string 'many'"),
+        ("samples = true", "samples must be a whole number, not boolean True"),
+        ("samples = 1.5", "samples must be a whole number, not float 1.5"),
+        ("max-shift = true", "max-shift must be a number, not boolean True"),
+        ("all = 1", "all must be true or false, not integer 1"),
+        ('arch-arg = ["p"]', "arch-arg must be a table"),
+        ('arch-arg = "p=1"', "arch-arg must be a table"),
+        ("arch-arg = { d = 2020-01-01 }", "arch-arg must be numbers, strings"),
+        ("arch-arg = { d = nan }", "arch-arg must be numbers, strings"),
+        ("seed = 1\nseed = 2", "not valid TOML"),
+        ("batch-size = 1\nbatch_size = 2", "batch-size is there twice"),
+    ],
+)
+def test_wrong_values(written, line, message):
+    """A value of the wrong type is refused, saying which, where, and what was expected."""
+    with pytest.raises(ConfigError) as caught:
+        written(line + "\n")
+
+    assert caught.value.message.startswith("./varshift.toml")
+    assert message in caught.value.message
+
+
+def test_not_a_table(written):
+    """A [tool] entry that is no table is refused."""
+    with pytest.raises(ConfigError, match=r"tool\.varshift must be a table, not integer"):
+        written("[tool]\nvarshift = 1\n", "pyproject.toml")
+
+
+def test_not_text(tmp_path):
+    """A file that is not UTF-8 text is refused."""
+    (tmp_path / "varshift.toml").write_bytes(b"arch = '\xff'")
+
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path)

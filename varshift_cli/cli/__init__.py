@@ -1,0 +1,35 @@
+"""The command line: parse, call the pipeline, render, exit. The only room that prints and exits.
+
+Commands import what they use when they are called, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run ``varshift`` and exit with its code.
+
+    Args:
+        argv: The arguments; those of the process by default.
+    """
+    from varshift_cli.cli.app import app
+    from varshift_cli.cli.errors import told
+
+    _open_missing_streams()
+    with told():
+        app(args=None if argv is None else list(argv), prog_name="varshift")
+    raise SystemExit(0)
+
+
+def _open_missing_streams() -> None:
+    """Give a process started without stdout or stderr (``2>&-``) streams that swallow all."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115

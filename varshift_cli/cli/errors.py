@@ -1,0 +1,88 @@
+"""Every way a command can end badly: one clear block on stderr, and the right exit code.
+
+Typer has its own ideas of some exceptions (an ``EOFError`` or a broken pipe would exit 1, which
+here means that the gate failed), so they are dealt with before Typer sees them.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+import typer
+
+from varshift_cli.errors import UsageError, VarshiftError
+
+BUG = 70
+INTERRUPTED = 130
+UNUSABLE = 2
+
+DEBUG = "VARSHIFT_DEBUG"
+"""Set to 1, tracebacks are shown."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def guarded(command: Callable[P, T]) -> Callable[P, T]:
+    """The command, with everything that goes wrong in it told and turned into an exit code.
+
+    The user's code runs inside commands, and its ``sys.exit()`` must not pass for a verdict.
+    """
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        with told():
+            try:
+                return command(*args, **kwargs)
+            except SystemExit as error:
+                raise UsageError(
+                    f"code that was run for this command called sys.exit({error.code!r})",
+                    hint="guard it in your file: if __name__ == '__main__':",
+                ) from error
+
+    return run
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Tell of an exception on stderr, and exit by its code."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        _debug(error)
+        raise SystemExit(_tell(error)) from error
+
+
+def _tell(error: BaseException) -> int:
+    """Say what happened; the exit code."""
+    from varshift_cli.cli import output
+
+    if isinstance(error, VarshiftError):
+        output.complain(error.message, error.hint)
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        output.complain("interrupted", None)
+        return INTERRUPTED
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        output.complain("out of memory", "a smaller --batch-size or fewer --samples need less")
+        return UNUSABLE
+    told = f"{type(error).__name__}: {error}"
+    output.complain(f"internal error: {told}", f"this is a bug in varshift; {_REPORT}")
+    return BUG
+
+
+_REPORT = f"please report it, with the command and what it prints under {DEBUG}=1"
+
+
+def _debug(error: BaseException) -> None:
+    if os.environ.get(DEBUG) == "1":
+        from varshift_cli.cli import output
+
+        output.say("".join(traceback.format_exception(error)).rstrip())

@@ -1,0 +1,132 @@
+"""The options, named once. ``None`` means that it was not said, so that the file may say it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class FormatName(StrEnum):
+    """What ``--format`` accepts."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+class Order(StrEnum):
+    """What ``--order`` accepts."""
+
+    SHIFT = "shift"
+    NETWORK = "network"
+
+
+_OUTPUT = "Output"
+_FLAG = ""  # a flag takes no value, and so shows none
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="checkpoint: .pt .pth .safetensors ...")
+]
+Arch = Annotated[
+    str | None,
+    typer.Option(metavar="FILE:NAME", help="what builds the network, model.py:Net"),
+]
+ArchArg = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help="argument for --arch; repeatable")
+]
+Key = Annotated[str | None, typer.Option(metavar="A.B", help="where in the file the state dict is")]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", metavar=_FLAG, help="let opening the file run code")
+]
+Data = Annotated[
+    str | None,
+    typer.Option(metavar="FILE[:NAME]", help="arrays, or data.py:loader"),
+]
+DataArg = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help="argument for --data; repeatable")
+]
+Input = Annotated[str | None, typer.Option(metavar="NAME", help="array that the network takes")]
+Label = Annotated[str | None, typer.Option(metavar="NAME", help="array of class labels")]
+Forward = Annotated[
+    str | None, typer.Option(metavar="FILE:NAME", help="f(model, batch), to call it your way")
+]
+BatchSize = Annotated[int | None, typer.Option(metavar="N", help="samples per batch (64)")]
+Samples = Annotated[int | None, typer.Option(metavar="N", help="samples, drawn by the seed (1024)")]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="of everything random (0)")]
+Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 ... (auto)")]
+
+MaxShift = Annotated[
+    float | None,
+    typer.Option(metavar="X", help="exit 1 if a layer is beyond X", rich_help_panel=_OUTPUT),
+]
+Format = Annotated[
+    FormatName | None,
+    typer.Option(metavar="NAME", help="on stdout: table or json (table)", rich_help_panel=_OUTPUT),
+]
+Report = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE", help="write .json or .txt as well; repeatable", rich_help_panel=_OUTPUT
+    ),
+]
+All = Annotated[
+    bool | None,
+    typer.Option("--all", metavar=_FLAG, help="show every layer", rich_help_panel=_OUTPUT),
+]
+OrderBy = Annotated[
+    Order | None,
+    typer.Option(
+        metavar="NAME", help="rows by shift or by network (shift)", rich_help_panel=_OUTPUT
+    ),
+]
+Channels = Annotated[
+    bool | None,
+    typer.Option(
+        "--channels",
+        metavar=_FLAG,
+        help="figures of every channel, in JSON",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Quiet = Annotated[
+    bool | None,
+    typer.Option(
+        "--quiet", "-q", metavar=_FLAG, help="no progress, no remarks", rich_help_panel=_OUTPUT
+    ),
+]
+
+Recalibrate = Annotated[
+    bool,
+    typer.Option("--recalibrate", metavar=_FLAG, help="recompute statistics, dropout off"),
+]
+Holdout = Annotated[
+    str | None,
+    typer.Option(metavar="FILE[:NAME]", help="other data: scores before and after"),
+]
+IncludeFrozen = Annotated[
+    bool, typer.Option("--include-frozen", metavar=_FLAG, help="repair frozen BatchNorm as well")
+]
+Force = Annotated[
+    bool, typer.Option("--force", metavar=_FLAG, help="repair even where it may do harm")
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="where to (model.fixed.pt for model.pt)",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", metavar=_FLAG, help="replace the output file", rich_help_panel=_OUTPUT
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", metavar=_FLAG, help="do all but write", rich_help_panel=_OUTPUT),
+]

@@ -1,0 +1,157 @@
+"""Streams and files: reports on stdout, conversation on stderr, report files late and whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from varshift_cli.errors import UsageError, WriteError
+from varshift_cli.records import Report
+from varshift_cli.report import PLAIN, Format, Style, format_of, visible
+
+_NARROWEST = 40
+
+
+def emit(text: str) -> None:
+    """Write a report to stdout.
+
+    A reader that stops reading (``| head``) is no error, and the exit code stays the verdict's.
+
+    Raises:
+        WriteError: Stdout cannot take it, for another reason.
+    """
+    try:
+        sys.stdout.write(_printable(text, sys.stdout))
+        sys.stdout.flush()
+    except OSError as error:
+        _discard_stdout()
+        if not isinstance(error, BrokenPipeError):
+            raise WriteError(f"stdout cannot be written: {error.strerror}") from error
+
+
+def say(text: str) -> None:
+    """Write a remark to stderr; nothing happens where nobody listens."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(_printable(text + "\n", sys.stderr))
+        sys.stderr.flush()
+
+
+def complain(message: str, hint: str | None) -> None:
+    """Write an error and what to try next to stderr."""
+    colour = has_colour(sys.stderr)
+    rows = [("error: ", "\x1b[1;31m", message), ("hint:  ", "\x1b[1m", hint)]
+    for label, code, text in rows:
+        if text is not None:
+            lines = [visible(line) for line in text.splitlines()] or [""]
+            lead = f"{code}{label}\x1b[0m" if colour else label
+            say(lead + ("\n" + " " * len(label)).join(lines))
+
+
+def style_of(stream: TextIO) -> Style:
+    """How to draw on a stream: a terminal's width and colours, or plain for a file or pipe."""
+    ascii_only = not _can_draw(stream)
+    colour = has_colour(stream)
+    if not stream.isatty():
+        return Style(PLAIN.width, colour=colour, ascii_only=ascii_only)
+    width = max(shutil.get_terminal_size((PLAIN.width, 24)).columns, _NARROWEST)
+    return Style(width, colour=colour, fold=True, ascii_only=ascii_only)
+
+
+def has_colour(stream: TextIO) -> bool:
+    """By the customs of ``NO_COLOR`` and ``FORCE_COLOR``; else on terminals that can."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFile:
+    """A report to write, checked before the work begins."""
+
+    path: str
+    target: Path
+    """Where ``path`` really points."""
+    format: Format
+
+    def write(self, report: Report) -> None:
+        """Render and write, whole or not at all.
+
+        Raises:
+            WriteError: The file cannot be written.
+        """
+        text = self.format.render(report)
+        partial = self.target.with_name(f".{self.target.name}.{os.getpid()}.partial")
+        try:
+            try:
+                with partial.open("x", encoding="utf-8", errors="backslashreplace") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.replace(self.target)
+            finally:
+                partial.unlink(missing_ok=True)
+        except OSError as error:
+            raise WriteError(f"{self.path} cannot be written: {error.strerror}") from error
+
+
+def report_files(paths: Sequence[str], *, model: str | None = None) -> list[ReportFile]:
+    """Check where reports shall go, before any work.
+
+    Args:
+        paths: As given on the command line.
+        model: The checkpoint, which no report may overwrite.
+
+    Raises:
+        ReportError: A suffix stands for no format.
+        UsageError: A folder is missing or closed, or two paths are one file.
+    """
+    taken = {} if model is None else {Path(model).resolve(): "the checkpoint"}
+    files = []
+    for path in paths:
+        each = ReportFile(path, Path(path).resolve(), format_of(path))
+        if each.target in taken:
+            raise UsageError(f"--report {path}: this file is {taken[each.target]} already")
+        _check_place(each)
+        taken[each.target] = f"--report {path}"
+        files.append(each)
+    return files
+
+
+def _check_place(file: ReportFile) -> None:
+    folder = file.target.parent
+    if not folder.is_dir():
+        raise UsageError(f"--report {file.path}: there is no folder {folder}")
+    if file.target.is_dir():
+        raise UsageError(f"--report {file.path}: this is a folder")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"--report {file.path}: the folder {folder} is not writable")
+
+
+def _printable(text: str, stream: TextIO) -> str:
+    """The text with what the stream's encoding lacks written out."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _can_draw(stream: TextIO) -> bool:
+    try:
+        "│━╸▶·".encode(stream.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _discard_stdout() -> None:
+    """Let what is still buffered go nowhere, or Python complains of it at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -1,0 +1,81 @@
+"""``varshift scan``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import typer
+
+from varshift_cli.cli import options
+
+
+def scan(
+    model: options.Model,
+    *,
+    arch: options.Arch = None,
+    arch_arg: options.ArchArg = None,
+    key: options.Key = None,
+    allow_pickle: options.AllowPickle = False,
+    data: options.Data = None,
+    data_arg: options.DataArg = None,
+    input: options.Input = None,  # noqa: A002  the option's name
+    label: options.Label = None,
+    forward: options.Forward = None,
+    batch_size: options.BatchSize = None,
+    samples: options.Samples = None,
+    seed: options.Seed = None,
+    device: options.Device = None,
+    max_shift: options.MaxShift = None,
+    format: options.Format = None,  # noqa: A002  the option's name
+    report: options.Report = None,
+    all: options.All = None,  # noqa: A002  the option's name
+    order: options.OrderBy = None,
+    channels: options.Channels = None,
+    quiet: options.Quiet = None,
+) -> None:
+    """Measure how far each BatchNorm layer is off in eval(), and why."""
+    from varshift_cli.cli import output
+    from varshift_cli.cli.progress import progress_on_stderr
+    from varshift_cli.cli.settings import Said, announce, choose, settle
+    from varshift_cli.cli.show import View, show_report
+    from varshift_cli.config import load_config
+    from varshift_cli.gate import check_threshold, exit_code, judge
+
+    config = load_config()
+    said = Said(
+        arch=arch,
+        arch_arg=arch_arg,
+        key=key,
+        data=data,
+        data_arg=data_arg,
+        input=input,
+        label=label,
+        forward=forward,
+        batch_size=batch_size,
+        samples=samples,
+        seed=seed,
+        device=device,
+        allow_pickle=allow_pickle,
+    )
+    settled = settle(model, said, config, channels=bool(channels or config.channels))
+    threshold = config.max_shift if max_shift is None else max_shift
+    check_threshold(threshold)
+    view = View(
+        format=choose(options.FormatName, format, config.format, config)
+        or options.FormatName.TABLE,
+        order=choose(options.Order, order, config.order, config) or options.Order.SHIFT,
+        all_layers=bool(all or config.all),
+        typed=said.typed(),
+    )
+    files = output.report_files(report or (), model=model)
+    quiet = bool(quiet or config.quiet)
+    announce(settled, config, quiet=quiet)
+    from varshift_cli.pipeline import scan_checkpoint
+
+    with progress_on_stderr(quiet=quiet) as progress:
+        found = scan_checkpoint(settled.request, progress)
+    found = replace(found, verdict=judge(found.layers, threshold, found.findings))
+    for file in files:
+        file.write(found)
+    show_report(found, view)
+    raise typer.Exit(exit_code(found.verdict))

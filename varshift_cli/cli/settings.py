@@ -1,0 +1,151 @@
+"""What was said on the command line and what the file says, settled into a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from varshift_cli.cli import output
+from varshift_cli.config import Config
+from varshift_cli.errors import ConfigError, UsageError
+from varshift_cli.records import ScanRequest
+from varshift_cli.report import visible
+
+E = TypeVar("E", bound=StrEnum)
+
+ARRAY_SUFFIXES = (".npz", ".npy", ".safetensors", ".pt", ".pth")
+"""Data files that are read, not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The options of the command line that choose model, data and measurement."""
+
+    arch: str | None = None
+    arch_arg: Sequence[str] | None = None
+    key: str | None = None
+    data: str | None = None
+    data_arg: Sequence[str] | None = None
+    input: str | None = None
+    label: str | None = None
+    forward: str | None = None
+    batch_size: int | None = None
+    samples: int | None = None
+    seed: int | None = None
+    device: str | None = None
+    allow_pickle: bool = False
+
+    def typed(self) -> tuple[str, ...]:
+        """The options again as arguments, for the commands to run next."""
+        arguments: list[str] = ["--allow-pickle"] if self.allow_pickle else []
+        for each in fields(self):
+            value = getattr(self, each.name)
+            option = f"--{each.name.replace('_', '-')}"
+            if each.name == "allow_pickle" or value is None:
+                continue
+            values = [value] if isinstance(value, str | int) else value
+            arguments += [part for one in values for part in (option, str(one))]
+        return tuple(arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The request, and who named each piece of code that it runs."""
+
+    request: ScanRequest
+    code: Mapping[str, str]
+    """``model.py:build`` -> ``--arch``, or the settings file."""
+
+
+def settle(model: str, said: Said, config: Config, *, channels: bool = False) -> Settled:
+    """Let the command line win over the file.
+
+    Arguments of ``--arch`` and ``--data`` belong to what they are arguments of: those in the file
+    hold for the file's own ``arch`` and ``data``, and are replaced name by name.
+
+    Raises:
+        UsageError: A number is too small to mean anything.
+    """
+    values: dict[str, Any] = {}
+    for name in _PLAIN:
+        value = getattr(said, name)
+        value = getattr(config, name) if value is None else value
+        if value is None:
+            continue
+        if name in _LEAST and value < _LEAST[name]:
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option} must be at least {_LEAST[name]}, but is {value}")
+        values[name] = value
+    request = ScanRequest(
+        model=model,
+        arch_args=_arguments(said.arch, said.arch_arg, config.arch_arg),
+        data_args=_arguments(said.data, said.data_arg, config.data_arg),
+        allow_pickle=said.allow_pickle,
+        channels=channels,
+        **values,
+    )
+    return Settled(request, _code(request, said, config))
+
+
+_LEAST = {"batch_size": 1, "samples": 2, "seed": 0}
+
+
+def choose(kind: type[E], said: E | None, in_file: str | None, config: Config) -> E | None:
+    """An option with fixed choices; the file's word is checked here.
+
+    Raises:
+        ConfigError: The file names none of the choices.
+    """
+    if said is not None or in_file is None:
+        return said
+    try:
+        return kind(in_file)
+    except ValueError:
+        names = " or ".join(each.value for each in kind)
+        raise ConfigError(f"{config.source}: {in_file!r} must be {names}") from None
+
+
+def announce(settled: Settled, config: Config, *, quiet: bool) -> None:
+    """Say which code will be run and who named it, before it is run."""
+    if quiet:
+        return
+    if config.ignored is not None:
+        output.say(f"{config.ignored} is ignored, as there is {config.source}")
+    if settled.code:
+        named = ", ".join(f"{visible(code)} ({who})" for code, who in settled.code.items())
+        output.say(f"running code: {named}")
+
+
+_PLAIN = (
+    "arch",
+    "key",
+    "data",
+    "input",
+    "label",
+    "forward",
+    "batch_size",
+    "samples",
+    "seed",
+    "device",
+)
+
+
+def _arguments(
+    said_owner: str | None, said: Sequence[str] | None, in_file: Sequence[str]
+) -> tuple[str, ...]:
+    said = () if said is None else said
+    if said_owner is not None:
+        return tuple(said)
+    names = {each.partition("=")[0] for each in said}
+    return (*(each for each in in_file if each.partition("=")[0] not in names), *said)
+
+
+def _code(request: ScanRequest, said: Said, config: Config) -> dict[str, str]:
+    code = {}
+    for name in ("arch", "data", "forward"):
+        value = getattr(request, name)
+        if value is not None and ":" in value and not value.lower().endswith(ARRAY_SUFFIXES):
+            code[value] = f"--{name}" if getattr(said, name) is not None else str(config.source)
+    return code

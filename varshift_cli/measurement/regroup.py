@@ -1,0 +1,68 @@
+"""Join small batches for the lockstep passes, whose result does not depend on how they are cut.
+
+Lockstep pays for every op of every batch; a small net at a small batch size spends more on that
+than on arithmetic. Only batches that varshift cut itself are joined: what a loader yields may be
+meant to go together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from varshift_cli.measurement.samples import Samples
+from varshift_cli.records import Batch
+
+TARGET_BYTES = 4_000_000
+"""Batches are joined until the largest input of a BN has about this size: it then still fits the
+processor's cache (twice as much was measured slower, bare forward and lockstep alike)."""
+
+
+def join_factor(largest_bytes: int, batches: int) -> int:
+    """How many batches to join, given the largest BN input of one of them."""
+    return max(1, min(batches, TARGET_BYTES // max(largest_bytes, 1)))
+
+
+def join_batches(
+    batches: Sequence[Batch], samples: Samples, factor: int
+) -> tuple[tuple[Batch, ...], Samples]:
+    """Join every ``factor`` consecutive batches, and their samples' keys and groups.
+
+    Batches that do not stack (other structure, or tensors without a row per sample) are returned
+    as they are.
+    """
+    if factor == 1 or not _stackable(batches):
+        return tuple(batches), samples
+    runs = [range(at, min(at + factor, len(batches))) for at in range(0, len(batches), factor)]
+    return (
+        tuple(_join([batches[index] for index in run]) for run in runs),
+        Samples(
+            tuple(torch.cat([samples.keys[index] for index in run]) for run in runs),
+            tuple(torch.cat([samples.groups[index] for index in run]) for run in runs),
+            samples.count,
+        ),
+    )
+
+
+def _stackable(batches: Sequence[Batch]) -> bool:
+    shapes = set()
+    for batch in batches:
+        leaves, structure = tree_flatten((batch.args, dict(batch.kwargs)))
+        if not all(_has_rows(leaf, batch.size) for leaf in leaves):
+            return False
+        shapes.add((str(structure), tuple((leaf.shape[1:], leaf.dtype) for leaf in leaves)))
+    return len(shapes) == 1
+
+
+def _has_rows(leaf: object, size: int) -> bool:
+    return isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == size
+
+
+def _join(batches: Sequence[Batch]) -> Batch:
+    flat = [tree_flatten((batch.args, dict(batch.kwargs))) for batch in batches]
+    columns = zip(*(leaves for leaves, _ in flat), strict=True)
+    args, kwargs = tree_unflatten([torch.cat(column) for column in columns], flat[0][1])
+    return Batch(args, kwargs, None, sum(batch.size for batch in batches))

@@ -1,0 +1,30 @@
+"""Reports: one record in, one text out, for every format. Nothing here prints.
+
+Terminal formats are drawn on a :class:`~varshift_cli.report.screen.Style`; everything else
+depends on the record alone.
+"""
+
+from varshift_cli.report.cause import render_catalogue, render_cause
+from varshift_cli.report.fix import render_fix
+from varshift_cli.report.formats import FORMATS, Format, format_of
+from varshift_cli.report.json import fix_to_json, from_json, to_json
+from varshift_cli.report.screen import PLAIN, Style
+from varshift_cli.report.table import ORDERS, render_table
+from varshift_cli.report.text import visible
+
+__all__ = [
+    "FORMATS",
+    "ORDERS",
+    "PLAIN",
+    "Format",
+    "Style",
+    "fix_to_json",
+    "format_of",
+    "from_json",
+    "render_catalogue",
+    "render_cause",
+    "render_fix",
+    "render_table",
+    "to_json",
+    "visible",
+]

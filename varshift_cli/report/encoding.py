@@ -1,0 +1,196 @@
+"""Records to JSON values and back, by their type annotations.
+
+One pair of functions serves every record, so that a field added to a record is at once in the
+report and is read back from it. ``Interval`` is ``[low, high]``, an enum its value, a tuple a
+list; what a record annotates as ``Any`` must hold JSON values and comes back as it is. A number
+that is not finite becomes ``null``, and the reason is noted under its dotted path.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
+from enum import Enum
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from varshift_cli.errors import ReportError
+from varshift_cli.records import Interval
+
+Json = None | bool | int | float | str | list[Any] | dict[str, Any]
+T = TypeVar("T")
+
+
+class Encoder:
+    """Turns records into JSON values; ``holes`` collects what had to become ``null``.
+
+    Args:
+        order: For a record, the keys that come first, in this order; its other fields follow.
+    """
+
+    def __init__(self, order: Mapping[type, Sequence[str]]) -> None:
+        self._order = order
+        self.holes: dict[str, str] = {}
+
+    def encode(self, value: Any, path: str = "") -> Json:
+        """The JSON value of a record, or of anything a record holds."""
+        if isinstance(value, Enum):
+            return str(value.value)
+        if isinstance(value, float):
+            return self._number(value, path)
+        if isinstance(value, Interval):
+            return self._interval(value, path)
+        if is_dataclass(value):
+            return self.record(value, path)
+        if isinstance(value, Mapping):
+            return {str(key): self.encode(each, _join(path, key)) for key, each in value.items()}
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return [self.encode(each, _join(path, index)) for index, each in enumerate(value)]
+        if value is None or isinstance(value, bool | int | str):
+            return value
+        raise TypeError(f"{path}: {type(value).__name__} has no place in a report")
+
+    def record(self, value: Any, path: str = "") -> dict[str, Any]:
+        """The JSON object of one record."""
+        keys = _keys(type(value), self._order.get(type(value), ()))
+        return {key: self.encode(getattr(value, key), _join(path, key)) for key in keys}
+
+    def _number(self, value: float, path: str) -> float | None:
+        if math.isfinite(value):
+            return float(value)
+        self.holes[path] = f"not a finite number: {value}"
+        return None
+
+    def _interval(self, value: Interval, path: str) -> list[Any] | None:
+        if math.isfinite(value.low) and math.isfinite(value.high):
+            return [float(value.low), float(value.high)]
+        self.holes[path] = f"not finite: {value.low} to {value.high}"
+        return None
+
+
+def decode(kind: type[T], value: Any, path: str = "") -> T:
+    """The record of this type that a JSON value stands for.
+
+    Keys that the record does not have are passed over: a later varshift may write more. A key that
+    is missing is an error unless the record has a default for it.
+
+    Raises:
+        ReportError: The value does not fit; names the place by its dotted path.
+    """
+    result: T = _decode(kind, value, path)
+    return result
+
+
+def _decode(kind: Any, value: Any, path: str) -> Any:
+    origin = get_origin(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, UnionType):
+        return None if value is None else _decode(_without_none(kind), value, path)
+    if origin is tuple:
+        return _tuple(get_args(kind)[0], value, path)
+    if origin is not None and issubclass(origin, Mapping):
+        return _mapping(get_args(kind)[1], value, path)
+    if kind is Interval:
+        return _interval(value, path)
+    if is_dataclass(kind):
+        return _record(kind, value, path)
+    return _enum(kind, value, path) if issubclass(kind, Enum) else _scalar(kind, value, path)
+
+
+def _record(kind: Any, value: Any, path: str) -> Any:
+    if not isinstance(value, dict):
+        raise _misfit(path, "an object", value)
+    arguments: dict[str, Any] = {}
+    hints = _hints(kind)
+    for each in fields(kind):
+        if each.name in value:
+            there = _join(path, each.name)
+            arguments[each.name] = _decode(hints[each.name], value[each.name], there)
+        elif not _has_default(each):
+            raise ReportError(f"the report lacks {_join(path, each.name)}")
+    return kind(**arguments)
+
+
+def _tuple(kind: Any, value: Any, path: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise _misfit(path, "a list", value)
+    if kind is float:  # per-channel figures: a null among them was not finite
+        return tuple(
+            math.nan if each is None else _scalar(float, each, _join(path, index))
+            for index, each in enumerate(value)
+        )
+    return tuple(_decode(kind, each, _join(path, index)) for index, each in enumerate(value))
+
+
+def _mapping(kind: Any, value: Any, path: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _misfit(path, "an object", value)
+    return {key: _decode(kind, each, _join(path, key)) for key, each in value.items()}
+
+
+def _interval(value: Any, path: str) -> Interval:
+    if not isinstance(value, list) or len(value) != len(fields(Interval)):
+        raise _misfit(path, "[low, high]", value)
+    low, high = (_scalar(float, each, path) for each in value)
+    if low > high:
+        raise _misfit(path, "[low, high] with low <= high", value)
+    return Interval(low, high)
+
+
+def _enum(kind: type[Enum], value: Any, path: str) -> Enum:
+    try:
+        return kind(value)
+    except ValueError:
+        choices = ", ".join(str(each.value) for each in kind)
+        raise _misfit(path, f"one of {choices}", value) from None
+
+
+def _scalar(kind: type, value: Any, path: str) -> Any:
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return _finite(value, path)
+    if type(value) is kind:
+        return value
+    names = {float: "a number", int: "a whole number", str: "a string", bool: "true or false"}
+    raise _misfit(path, names.get(kind, kind.__name__), value)
+
+
+def _finite(value: float, path: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if math.isfinite(number):
+        return number
+    raise ReportError(f"{path} is too large for a number")
+
+
+def _keys(kind: type[Any], first: Sequence[str]) -> tuple[str, ...]:
+    names = [each.name for each in fields(kind)]
+    return (*first, *(name for name in names if name not in first))
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _without_none(kind: Any) -> Any:
+    (only,) = (each for each in get_args(kind) if each is not NoneType)
+    return only
+
+
+def _has_default(field: Field[Any]) -> bool:
+    return field.default is not MISSING or field.default_factory is not MISSING
+
+
+def _misfit(path: str, expected: str, value: Any) -> ReportError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return ReportError(f"{path or 'the report'} must be {expected}, not {shown}")
+
+
+def _join(path: str, key: object) -> str:
+    return f"{path}.{key}" if path else str(key)

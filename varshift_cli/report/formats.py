@@ -1,0 +1,52 @@
+"""The formats a report can be written in, by name and by file suffix.
+
+A new format is one function from a report to text and one line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from varshift_cli.errors import ReportError
+from varshift_cli.records import Report
+from varshift_cli.report.json import to_json
+from varshift_cli.report.table import render_table
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One way to write a report."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    """File suffixes that choose this format, lower case; the first is the usual one."""
+    render: Callable[[Report], str]
+
+
+FORMATS: Mapping[str, Format] = {
+    each.name: each
+    for each in (
+        Format("table", (".txt",), render_table),
+        Format("json", (".json",), to_json),
+    )
+}
+
+
+def format_of(path: str) -> Format:
+    """The format that a file's suffix asks for.
+
+    Raises:
+        ReportError: No format has this suffix; lists those there are.
+    """
+    suffix = PurePath(path).suffix.lower()
+    for each in FORMATS.values():
+        if suffix in each.suffixes:
+            return each
+    known = ", ".join(f"{each.suffixes[0]} ({each.name})" for each in FORMATS.values())
+    found = f"the suffix {suffix}" if suffix else "no suffix"
+    raise ReportError(
+        f"{path}: the suffix of a report chooses its format, and this path has {found}",
+        hint=f"known suffixes: {known}",
+    )
