@@ -89,7 +89,7 @@ def shift_estimate(
         live: Channels to average over, shape (C,), bool.
         resampling: Weights for the same G.
     """
-    estimate = float(_mean_abs(moments.pooled().var, running_var, eps, live))
+    estimate = float(_mean_abs(moments.pooled().var.to(running_var.device), running_var, eps, live))
     groups = moments.groups
     if groups < 2:
         return ShiftEstimate(math.exp(estimate), None)

@@ -133,8 +133,9 @@ class GroupMoments:
             weights: Shape (D, G), float64, not negative.
 
         Returns:
-            Mean and variance, each of shape (D, C).
+            Mean and variance, each of shape (D, C), on the device of the weights.
         """
+        home, weights = weights.device, weights.to(self.count.device)
         # Centred on the overall mean first: what is squared and subtracted below is then only
         # the spread between groups, not the mean itself.
         centre = (self.count @ self.mean) / self.count.sum()
@@ -142,7 +143,8 @@ class GroupMoments:
         count = (weights @ self.count).unsqueeze(1)
         first = (weights * self.count) @ offset / count
         second = weights @ self.m2 + (weights * self.count) @ offset.square()
-        return centre + first, (second - count * first.square()) / (count - 1)
+        variance = (second - count * first.square()) / (count - 1)
+        return (centre + first).to(home), variance.to(home)
 
 
 def _sum_rows(
