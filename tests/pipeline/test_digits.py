@@ -110,7 +110,7 @@ def fixed(folder: Path, size: int) -> Path:
 
 def test_repair_is_exact_at_any_batch_size(folder: Path) -> None:
     """Batch size 1, 2, 8 and 64: |shift - 1| below 1e-5 by plain hooks; equal buffers to 1e-6."""
-    data = np.load("calib.npz")
+    data = dict(np.load("calib.npz"))
     np.savez("calib.npz", x=data["x"][:200], y=data["y"][:200])
     x = torch.from_numpy(data["x"][:200])
     buffers = []
