@@ -314,9 +314,7 @@ def _from_arrays(arrays: Arrays, draw: Draw, model: object, adapter: BatchAdapte
     label = f", labels {arrays.label_name}" if arrays.label_name else ""
     description = f"{where}  {len(rows):,} samples of {arrays.input_name}{drawn}{label}"
     size = min(draw.batch_size, len(rows))
-    return LoadedData(
-        batches, description, len(rows), size, tuple(adapter.notes), regroupable=True
-    )
+    return LoadedData(batches, description, len(rows), size, tuple(adapter.notes), regroupable=True)
 
 
 def _first_bad_row(inputs: torch.Tensor, rows: Sequence[int]) -> int | None:

@@ -324,7 +324,11 @@ def _publish(temporary: Path, output: Path, *, overwrite: bool) -> None:
         except OSError:
             # No hard links here (FAT, some network mounts): claim the name, then take it.
             _claim(output)
-            temporary.replace(output)
+            try:
+                temporary.replace(output)
+            except OSError:
+                output.unlink()
+                raise
     _sync_folder(output.parent)
 
 
