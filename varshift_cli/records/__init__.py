@@ -1,0 +1,72 @@
+"""The facts that travel between the rooms: frozen dataclasses, no torch, no numpy.
+
+Field names are the keys of the JSON report (``schema_version`` 1). Letters used throughout:
+``R`` running buffer, ``T`` train regime (dropout on), ``C`` clean regime (dropout off), ``E`` eval
+regime (dropout off, running buffers). Variances are unbiased (ddof 1) over all values of a
+channel. A ratio is always taken with ``+eps`` on both sides, as BatchNorm (BN) divides by
+``sqrt(var + eps)``.
+"""
+
+from varshift_cli.records.batch import Batch
+from varshift_cli.records.findings import Effect, Finding, RegimeScores, Remedy, Verdict
+from varshift_cli.records.layers import (
+    AttributionShare,
+    ChannelFigures,
+    DropoutLink,
+    DropoutRecord,
+    FactorIntervals,
+    Factors,
+    Interval,
+    LayerRecord,
+    Skipped,
+    worst_layer,
+)
+from varshift_cli.records.levels import LEVEL_BOUNDS, Case, Describe, FindingLevel, Level, Status
+from varshift_cli.records.progress import Progress, SilentProgress
+from varshift_cli.records.repairs import FixRecord, LayerRepair, RepairRecord, Score
+from varshift_cli.records.report import (
+    SCHEMA_VERSION,
+    BuffersRecord,
+    CalibrationRecord,
+    CheckpointRecord,
+    Report,
+)
+from varshift_cli.records.requests import FixRequest, ScanRequest
+
+__all__ = [
+    "LEVEL_BOUNDS",
+    "SCHEMA_VERSION",
+    "AttributionShare",
+    "Batch",
+    "BuffersRecord",
+    "CalibrationRecord",
+    "Case",
+    "ChannelFigures",
+    "CheckpointRecord",
+    "Describe",
+    "DropoutLink",
+    "DropoutRecord",
+    "Effect",
+    "FactorIntervals",
+    "Factors",
+    "Finding",
+    "FindingLevel",
+    "FixRecord",
+    "FixRequest",
+    "Interval",
+    "LayerRecord",
+    "LayerRepair",
+    "Level",
+    "Progress",
+    "RegimeScores",
+    "Remedy",
+    "RepairRecord",
+    "Report",
+    "ScanRequest",
+    "Score",
+    "SilentProgress",
+    "Skipped",
+    "Status",
+    "Verdict",
+    "worst_layer",
+]

@@ -1,0 +1,66 @@
+"""What was concluded: findings, remedies, effect, verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from varshift_cli.records.levels import FindingLevel, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One cause found, with its evidence in numbers."""
+
+    code: str
+    level: FindingLevel
+    layers: tuple[str, ...]
+    message: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    rivals: tuple[str, ...] = ()
+    """What else would look the same, and which measurement would decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """One thing to do about a finding."""
+
+    title: str
+    how: str
+    """A command, or the edit to make."""
+    needs_training: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RegimeScores:
+    """One figure as deployed, after recalibration, and with dropout on (the T pass)."""
+
+    eval: float | None
+    recalibrated: float | None
+    train: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What recalibration changes in the model's output, on the calibration data."""
+
+    changed_predictions: float | None
+    """Share of samples whose argmax changes, 0 to 1; ``None`` unless outputs are 2-D float."""
+    kl: float | None
+    """Mean KL divergence, in nats, of today's softmax from the recalibrated one."""
+    relative_l2: float | None
+    """||recalibrated - today|| / ||recalibrated||, over all outputs."""
+    accuracy: RegimeScores | None
+    loss: RegimeScores | None
+    """Cross-entropy in nats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The gate's answer and the layer that decides it."""
+
+    status: Status
+    threshold: float | None
+    worst_layer: str | None
+    worst_shift: float | None

@@ -1,0 +1,31 @@
+"""How a long computation tells of itself."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """How a long computation tells of itself; the rooms never print."""
+
+    def start(self, stage: str, total: int) -> None:
+        """A stage of ``total`` equal steps begins."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Some steps are done."""
+
+    def finish(self) -> None:
+        """The stage is over, by success or by error."""
+
+
+class SilentProgress:
+    """The progress of a caller who does not care."""
+
+    def start(self, stage: str, total: int) -> None:
+        """Ignore."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Ignore."""
+
+    def finish(self) -> None:
+        """Ignore."""
