@@ -1,15 +1,39 @@
-"""The only door for the user's files: checkpoints, code and data."""
+"""The only door for the user's files: checkpoints, code and data.
 
-from varshift_cli.loading.architecture import BuiltModel, build_model, open_model
-from varshift_cli.loading.batches import adapt_batches
-from varshift_cli.loading.containers import (
-    Checkpoint,
-    PatchRecord,
-    StateDict,
-    open_checkpoint,
-)
-from varshift_cli.loading.data import LoadedData, load_data
-from varshift_cli.loading.functions import load_forward, load_metric
+Loaded on first use: what needs no torch (the buffers of a safetensors file) shall not wait for it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from varshift_cli.loading.architecture import BuiltModel, build_model, open_model
+    from varshift_cli.loading.batches import adapt_batches
+    from varshift_cli.loading.containers import (
+        Checkpoint,
+        PatchRecord,
+        StateDict,
+        open_checkpoint,
+    )
+    from varshift_cli.loading.data import LoadedData, load_data
+    from varshift_cli.loading.functions import load_forward, load_metric
+
+_HOMES = {
+    "BuiltModel": "architecture",
+    "Checkpoint": "containers",
+    "LoadedData": "data",
+    "PatchRecord": "containers",
+    "StateDict": "containers",
+    "adapt_batches": "batches",
+    "build_model": "architecture",
+    "load_data": "data",
+    "load_forward": "functions",
+    "load_metric": "functions",
+    "open_checkpoint": "containers",
+    "open_model": "architecture",
+}
 
 __all__ = [
     "BuiltModel",
@@ -25,3 +49,9 @@ __all__ = [
     "open_checkpoint",
     "open_model",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

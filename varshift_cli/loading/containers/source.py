@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from varshift_cli.errors import CheckpointError, CheckpointNotFoundError
 
@@ -56,6 +57,8 @@ class SourceFile:
                 f"{path} is empty", hint="A download or a save was cut off; fetch it again."
             )
         self.fingerprint = Fingerprint.of(stat)
+        self.bytes_read = 0
+        """Bytes asked of the file system so far, the reading ahead of buffers included."""
         self._sha256: str | None = None
 
     @property
@@ -70,8 +73,14 @@ class SourceFile:
         Raises:
             CheckpointError: If it changed, vanished or cannot be read.
         """
+        with self._raw() as raw, io.BufferedReader(raw) as stream:
+            yield stream
+
+    @contextmanager
+    def _raw(self) -> Iterator[_Counted]:
+        """The same without reading ahead."""
         try:
-            stream = self.path.open("rb")
+            stream = _Counted(self)
         except OSError as problem:
             raise self._unreadable(problem) from problem
         with stream:
@@ -93,10 +102,13 @@ class SourceFile:
                 hint="Fetch or save the file again.",
             )
         data = bytearray(size)
-        with self.open() as stream:
+        rest = memoryview(data)
+        with self._raw() as stream:
             try:
                 stream.seek(offset)
-                stream.readinto(data)  # type: ignore[attr-defined]
+                # One read returns at most 2 GiB.
+                while rest and (count := stream.readinto(rest)):
+                    rest = rest[count:]
             except OSError as problem:
                 raise self._unreadable(problem) from problem
         return data
@@ -116,3 +128,21 @@ class SourceFile:
     def known_sha256(self) -> str | None:
         """The digest, if somebody has asked for it before."""
         return self._sha256
+
+
+class _Counted(io.FileIO):
+    """A file that adds up what is read from it."""
+
+    def __init__(self, source: SourceFile) -> None:
+        super().__init__(source.path, "rb")
+        self._source = source
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        count = super().readinto(buffer)
+        self._source.bytes_read += count or 0
+        return count
+
+    def readall(self) -> bytes:
+        data = super().readall()
+        self._source.bytes_read += len(data)
+        return data
