@@ -35,9 +35,9 @@ def chosen(report: Report, *, all_layers: bool, order: str) -> list[LayerRecord]
     """The layers to show: the worst above *fine*, or all; by shift or in execution order."""
     layers = list(report.layers)
     if not all_layers:
-        worst = sorted((each for each in layers if _is_off(each)), key=_by_shift)[:MOST]
+        worst = sorted((each for each in layers if is_off(each)), key=by_shift)[:MOST]
         layers = [each for each in layers if any(each is bad for bad in worst)]
-    return sorted(layers, key=_by_shift) if order == "shift" else layers
+    return sorted(layers, key=by_shift) if order == "shift" else layers
 
 
 def layer_table(report: Report, layers: Sequence[LayerRecord], style: Style) -> list[Text]:
@@ -68,31 +68,33 @@ def rest_line(report: Report, shown: Sequence[LayerRecord]) -> str:
     return f"{len(rest)} more: {', '.join(parts)}"
 
 
-def _is_off(layer: LayerRecord) -> bool:
+def is_off(layer: LayerRecord) -> bool:
+    """Whether a layer is measured and worse than *fine*."""
     return layer.level not in {None, Level.FINE}
 
 
-def _by_shift(layer: LayerRecord) -> float:
+def by_shift(layer: LayerRecord) -> float:
+    """Sorts the worst first."""
     return -(layer.shift or 0.0)
 
 
 def _rows(report: Report, layers: Sequence[LayerRecord]) -> list[_Row]:
     calls = Counter(layer.name for layer in report.layers)
-    reasons = _reasons(report)
+    reasons = reasons_unmeasured(report)
     return [
         _Row(
-            name=Text(_called(layer, calls)),
+            name=Text(called(layer, calls)),
             shift=_shift(layer),
             interval=Text(interval(layer.shift_interval), "dim"),
             layer=layer,
-            cause=Text(_cause(layer)),
-            fed_by=Text(reasons.get((layer.name, layer.call)) or _fed_by(report, layer)),
+            cause=Text(cause_words(layer)),
+            fed_by=Text(reasons.get((layer.name, layer.call)) or fed_by(report, layer)),
         )
         for layer in layers
     ]
 
 
-def _reasons(report: Report) -> dict[tuple[str, int], str]:
+def reasons_unmeasured(report: Report) -> dict[tuple[str, int], str]:
     """Why a layer has no shift, for the layers that have none."""
     found = {}
     for index, layer in enumerate(report.layers):
@@ -102,7 +104,8 @@ def _reasons(report: Report) -> dict[tuple[str, int], str]:
     return found
 
 
-def _called(layer: LayerRecord, calls: Mapping[str, int]) -> str:
+def called(layer: LayerRecord, calls: Mapping[str, int]) -> str:
+    """The layer's name, with ``#2`` for the second call of one that is called again."""
     name = layer_name(layer.name)
     return f"{name}#{layer.call}" if calls[layer.name] > 1 else name
 
@@ -119,7 +122,8 @@ def _bar(row: _Row, scale: Scale) -> Text:
     return scale.bar(row.layer.shift, row.layer.level)
 
 
-def _cause(layer: LayerRecord) -> str:
+def cause_words(layer: LayerRecord) -> str:
+    """The factor that is the cause, and its value: ``dropout   0.34``."""
     return _factor(layer, layer.cause.split(" x ")[0]) if layer.cause else ""
 
 
@@ -128,7 +132,8 @@ def _factor(layer: LayerRecord, name: str) -> str:
     return visible(name) if value is None else f"{name:<9} {ratio(value)}"
 
 
-def _fed_by(report: Report, layer: LayerRecord) -> str:
+def fed_by(report: Report, layer: LayerRecord) -> str:
+    """Where the cause comes from: the dropouts, the layers upstream, or the factor against it."""
     if layer.cause is None:
         return ""
     first, _, second = layer.cause.partition(" x ")
@@ -163,7 +168,7 @@ def _upstream(report: Report, layer: LayerRecord) -> str:
             seen.add(name)
             waiting += records[name].upstream
     off = [name for name in records if name in seen and name != layer.name]
-    off = [name for name in off if _is_off(records[name])]
+    off = [name for name in off if is_off(records[name])]
     if len(off) == 1:
         return layer_name(off[0])
     return f"{len(off)} layers upstream" if off else "layers upstream"

@@ -1,4 +1,7 @@
-"""What follows the layer table: why, why not, the effect, the verdict, what to run next."""
+"""What follows the layer table: why, why not, the effect, the verdict, what to run next.
+
+The sentences themselves are those of :mod:`varshift_cli.report.wording`.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,11 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from varshift_cli.records import (
-    LEVEL_BOUNDS,
-    Describe,
-    Effect,
-    Finding,
-    FindingLevel,
-    LayerRecord,
-    Level,
-    Report,
-    Status,
-    worst_layer,
-)
+from varshift_cli.records import Describe, Finding, FindingLevel, Report, Status
 from varshift_cli.report.bars import COLOURS
 from varshift_cli.report.screen import Style, block, pairs
-from varshift_cli.report.text import count, interval, layer_name, percent, ratio, visible
+from varshift_cli.report.text import layer_name, visible
+from varshift_cli.report.wording import cleared_suspects, effect_sentences, has_faults, judgement
 
 GUTTER = 10
 
@@ -30,7 +23,14 @@ _FINDING_COLOURS = {
     FindingLevel.WARNING: "bold",
     FindingLevel.NOTE: "dim",
 }
-_FRESH = LEVEL_BOUNDS[Level.FINE]  # stale factors within this ratio of 1 are no cause of anything
+_VERDICT_COLOURS = {
+    **{level.value.upper(): colour for level, colour in COLOURS.items()},
+    "FINE": "bold green",
+    "PASS": "bold green",
+    "INCONCLUSIVE": "bold yellow",
+    "FAIL": "bold red",
+    "UNKNOWN": "bold red",
+}
 
 
 def why(report: Report, style: Style) -> list[Text]:
@@ -40,11 +40,6 @@ def why(report: Report, style: Style) -> list[Text]:
         label = "Why" if has_faults(report) else "Note"
         lines += _finding("" if index else label, finding, style)
     return lines
-
-
-def has_faults(report: Report) -> bool:
-    """Whether a finding is more than a note."""
-    return any(each.level is not FindingLevel.NOTE for each in report.findings)
 
 
 def skipped(report: Report, style: Style) -> list[Text]:
@@ -58,12 +53,7 @@ def skipped(report: Report, style: Style) -> list[Text]:
 
 def cleared(report: Report, style: Style) -> list[Text]:
     """The usual suspects that the measurement clears: *Not why*, or *Checked* if all is well."""
-    suspects = []
-    stale = [each.factors.stale for each in report.layers if each.factors.stale is not None]
-    if stale and max(stale) < _FRESH and min(stale) > 1 / _FRESH:
-        suspects.append(f"buffers are fresh (stale {_range(stale)})")
-    if report.layers and not report.dropouts:
-        suspects.append("no dropout in this network")
+    suspects = cleared_suspects(report)
     if not suspects:
         return []
     label = "Not why" if has_faults(report) else "Checked"
@@ -73,17 +63,17 @@ def cleared(report: Report, style: Style) -> list[Text]:
 def effect(report: Report, style: Style) -> list[Text]:
     """What recalibration changes in the outputs; nothing if that was not measured."""
     lines: list[Text] = []
-    sentences = _effects(report.effect, report.calibration.samples) if report.effect else []
-    for index, sentence in enumerate(sentences):
+    for index, sentence in enumerate(effect_sentences(report)):
         lines += block("" if index else "Effect", Text(sentence), style, gutter=GUTTER)
     return lines
 
 
 def verdict(report: Report, style: Style) -> list[Text]:
     """One line: the gate's answer, or the worst layer's level."""
-    word, colour, sentence = _verdict(report)
-    gutter = max(GUTTER, len(word) + 2)
-    return block(word, Text(sentence), style, gutter=gutter, label_style=colour)
+    said = judgement(report)
+    gutter = max(GUTTER, len(said.word) + 2)
+    colour = _VERDICT_COLOURS[said.word]
+    return block(said.word, Text(said.sentence), style, gutter=gutter, label_style=colour)
 
 
 def next_steps(report: Report, style: Style, *, typed: Sequence[str]) -> list[Text]:
@@ -113,87 +103,6 @@ def _finding(label: str, finding: Finding, style: Style) -> list[Text]:
         indent = GUTTER + len(finding.code) + 1
         lines += block("", Text(f"or {visible(rival)}", "dim"), style, gutter=indent)
     return lines
-
-
-def _effects(measured: Effect, samples: int) -> list[str]:
-    on = f"(on these {count(samples, 'sample')})"
-    scores = measured.accuracy
-    if scores and scores.eval is not None and scores.recalibrated is not None:
-        before, after = percent(scores.eval), percent(scores.recalibrated)
-        known = f"accuracy {before} in eval() as it is, {after} recalibrated {on}"
-        return [known, *_changed(measured)]
-    changes = _changed(measured)
-    if not changes and measured.relative_l2 is not None:
-        changes = [
-            f"recalibration moves the outputs by {percent(measured.relative_l2)} (relative L2)"
-        ]
-    return [*changes, f"whether for the better, only labels tell {on}"] if changes else []
-
-
-def _changed(measured: Effect) -> list[str]:
-    share = measured.changed_predictions
-    if share is None:
-        return []
-    if share == 0:
-        return ["recalibration changes no prediction"]
-    kl = "" if measured.kl is None else f", mean KL {measured.kl:.2g} nats"
-    return [f"recalibration changes {percent(share)} of the predictions{kl}"]
-
-
-def _range(values: Sequence[float]) -> str:
-    low, high = ratio(min(values)), ratio(max(values))
-    return low if low == high else f"{low}-{high}"
-
-
-def _verdict(report: Report) -> tuple[str, str, str]:
-    status = report.verdict.status
-    worst = worst_layer(report.layers)
-    if status is Status.NOT_GATED or report.verdict.threshold is None:
-        return _ungated(report, worst)
-    threshold = f"{report.verdict.threshold:g}"
-    decisive = _decisive(report)
-    if status is Status.FAIL and (decisive is None or report.verdict.worst_shift is None):
-        name = layer_name(report.verdict.worst_layer or "")
-        return "FAIL", "bold red", f"the running statistics of {name} are not finite"
-    about = "" if decisive is None else _about(decisive)
-    if status is Status.FAIL:
-        above = [each for each in report.layers if _is_above(each, report.verdict.threshold)]
-        many = f"{len(above)} of {count(len(report.layers), 'layer')}"
-        return "FAIL", "bold red", f"worst {about}; {many} above {threshold}"
-    if status is Status.INCONCLUSIVE:
-        more = f"more --samples decide about {threshold}"
-        return "INCONCLUSIVE", "bold yellow", f"{about}: {more}"
-    return "PASS", "bold green", f"no layer above {threshold}; worst {about}"
-
-
-def _ungated(report: Report, worst: LayerRecord | None) -> tuple[str, str, str]:
-    if worst is None or worst.level is None:
-        return "UNKNOWN", "bold red", "no layer could be measured"
-    colour = COLOURS[worst.level]
-    if worst.level is Level.FINE:
-        measured = sum(each.shift is not None for each in report.layers)
-        holds = "the BatchNorm layer holds" if measured == 1 else f"all {measured} layers hold"
-        return "FINE", "bold green", f"{holds} in eval(); worst {_about(worst)}"
-    bound = max(bound for bound in LEVEL_BOUNDS.values() if bound <= (worst.shift or 0.0))
-    above = [each for each in report.layers if (each.shift or 0.0) >= bound]
-    many = f"{len(above)} of {count(len(report.layers), 'layer')} above {bound:g}"
-    return worst.level.value.upper(), colour, f"worst {_about(worst)}; {many}"
-
-
-def _about(layer: LayerRecord) -> str:
-    spread = interval(layer.shift_interval)
-    shift = ratio(layer.shift or 0.0)
-    return f"{layer_name(layer.name)}, shift {shift}" + (f" ({spread})" if spread else "")
-
-
-def _decisive(report: Report) -> LayerRecord | None:
-    """The record that the verdict names; of several calls of one layer, the one with its shift."""
-    name, shift = report.verdict.worst_layer, report.verdict.worst_shift
-    return next((each for each in report.layers if (each.name, each.shift) == (name, shift)), None)
-
-
-def _is_above(layer: LayerRecord, threshold: float) -> bool:
-    return layer.shift_interval is not None and layer.shift_interval.low > threshold
 
 
 def _is_repairable(report: Report) -> bool:
