@@ -27,17 +27,17 @@ ARROWS = {
     "report": FACTS | {"causes"},
     "statistics": FACTS,
     "loading": FACTS,
-    "instrument": FACTS | {"statistics"},
+    "instrument": FACTS | {"statistics", "nn"},
     "measurement": FACTS | {"statistics", "instrument"},
     "diagnosis": FACTS | MEASURING,
-    "remedies": FACTS | MEASURING,
+    "remedies": FACTS | MEASURING | {"nn"},
     "nn": FACTS,
     "pipeline": FACTS
     | MEASURING
     | {"diagnosis", "remedies", "loading", "gate", "causes", "version"},
     "integrations": FACTS | {"pipeline", "report", "gate", "version"},
     "cli": FACTS | {"pipeline", "report", "gate", "config", "causes", "version"},
-    "__init__": FACTS | {"pipeline"},
+    "__init__": FACTS | {"pipeline", "nn"},
     "__main__": {"cli"},
 }
 """``version`` is the package itself, from which only ``__version__`` may be taken."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         VarshiftError,
         WriteError,
     )
+    from varshift_cli.nn import GaussianDropout, Uout
     from varshift_cli.pipeline import recalibrate, scan
     from varshift_cli.records import (
         AttributionShare,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ROOMS: dict[str, tuple[str, ...]] = {
+    "varshift_cli.nn": ("GaussianDropout", "Uout"),
     "varshift_cli.pipeline": ("recalibrate", "scan"),
     "varshift_cli.errors": (
         "ArchitectureError",
@@ -133,6 +135,7 @@ __all__ = [
     "FixDeclinedError",
     "FixRecord",
     "ForwardError",
+    "GaussianDropout",
     "Interval",
     "LayerRecord",
     "LayerRepair",
@@ -146,6 +149,7 @@ __all__ = [
     "Score",
     "Skipped",
     "Status",
+    "Uout",
     "UsageError",
     "VarshiftError",
     "Verdict",

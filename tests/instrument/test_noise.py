@@ -67,7 +67,19 @@ def test_rows_and_columns_vary_as_binomials() -> None:
         assert abs(spread - 1.0) < 4 * math.sqrt(2 / 1023)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [noise.GAUSSIAN_DROPOUT, noise.UOUT], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("p", [0.1, 0.7])
+def test_factors_of_other_laws(kind: noise.NoiseKind, p: float) -> None:
+    """Gaussian and uniform factors are distributed as they say (Kolmogorov-Smirnov)."""
+    factor = noise.apply_noise(kind, torch.ones(400, 100), p, keys(400), 5).double().flatten()
+    law = stats.norm(1, p) if kind is noise.GAUSSIAN_DROPOUT else stats.uniform(1 - p, 2 * p)
+    assert stats.kstest(factor.numpy(), law.cdf).pvalue > 1e-3
+    assert float(factor.var()) == pytest.approx(kind.spread(p), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "kind", [*KINDS, noise.GAUSSIAN_DROPOUT, noise.UOUT], ids=lambda kind: kind.name
+)
 def test_batching_and_order_do_not_matter(kind: noise.NoiseKind) -> None:
     """A sample meets the same mask alone, in a batch, and in another order."""
     x, samples = torch.randn(12, 4, 3, 3), keys(12)

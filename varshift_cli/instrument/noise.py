@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 
 import torch
 from torch import Tensor
@@ -18,19 +19,40 @@ _ALPHA = 1.7580993408473766
 """Minus SELU's saturation value, scale * alpha (Klambauer et al., 2017, arXiv 1706.02515)."""
 
 
+class Law(StrEnum):
+    """How the factor is distributed that a noise multiplies by; its mean is 1."""
+
+    BERNOULLI = "bernoulli"
+    GAUSSIAN = "gaussian"
+    UNIFORM = "uniform"
+
+
 @dataclass(frozen=True, slots=True)
 class NoiseKind:
-    """One of torch's dropout ops."""
+    """One of torch's dropout ops, or a noise of another law."""
 
     name: str
     per_channel: bool
     alpha: bool
+    law: Law = Law.BERNOULLI
+    """What ``p`` of a call stands for: the DROP probability, the standard deviation of a Gaussian
+    factor, or half the width of a uniform one."""
+
+    def spread(self, p: float) -> float:
+        """Variance of the factor, for any kind but alpha dropout: q/(1-q), sigma^2, beta^2/3."""
+        if self.law is Law.GAUSSIAN:
+            return p * p
+        if self.law is Law.UNIFORM:
+            return p * p / 3.0
+        return p / (1.0 - p)
 
 
 DROPOUT = NoiseKind("dropout", per_channel=False, alpha=False)
 FEATURE_DROPOUT = NoiseKind("feature_dropout", per_channel=True, alpha=False)
 ALPHA_DROPOUT = NoiseKind("alpha_dropout", per_channel=False, alpha=True)
 FEATURE_ALPHA_DROPOUT = NoiseKind("feature_alpha_dropout", per_channel=True, alpha=True)
+GAUSSIAN_DROPOUT = NoiseKind("gaussian_dropout", per_channel=False, alpha=False, law=Law.GAUSSIAN)
+UOUT = NoiseKind("uout", per_channel=False, alpha=False, law=Law.UNIFORM)
 
 
 def apply_noise(kind: NoiseKind, x: Tensor, p: float, samples: Tensor, site: int) -> Tensor:
@@ -39,7 +61,7 @@ def apply_noise(kind: NoiseKind, x: Tensor, p: float, samples: Tensor, site: int
     Args:
         kind: Which dropout.
         x: Shape (N, ...); N is the number of samples, or a multiple of it.
-        p: DROP probability, 0 to 1.
+        p: DROP probability, 0 to 1; sigma or beta where the kind's law is another.
         samples: One key per sample, shape (B,), int64; the rows of ``x`` are dealt to them in
             equal runs. When N is no multiple of B, the whole tensor is one unit.
         site: A key of (seed, site, call).
@@ -49,6 +71,8 @@ def apply_noise(kind: NoiseKind, x: Tensor, p: float, samples: Tensor, site: int
     """
     if p == 0.0 or x.numel() == 0:
         return x
+    if kind.law is not Law.BERNOULLI:
+        return x * _factor(kind, x, p, samples.to(x.device), site)
     if p == 1.0:
         return torch.zeros_like(x)
     keep = keep_mask(_mask_shape(kind, x), p, samples.to(x.device), site)
@@ -60,6 +84,24 @@ def apply_noise(kind: NoiseKind, x: Tensor, p: float, samples: Tensor, site: int
 
 def keep_mask(shape: tuple[int, ...], p: float, samples: Tensor, site: int) -> Tensor:
     """Independent Bernoulli(1 - p) draws of the given shape, bool; see :func:`apply_noise`."""
+    threshold = round(p * 2.0**32) - 2**31
+    if threshold > 2**31 - 1:
+        return torch.zeros(shape or (1,), dtype=torch.bool, device=samples.device)
+    return _bits(shape, samples, site) >= threshold
+
+
+def _factor(kind: NoiseKind, x: Tensor, p: float, samples: Tensor, site: int) -> Tensor:
+    """Factors of mean 1, uniform or Gaussian, from the same bits as the masks."""
+    bits = _bits(_mask_shape(kind, x), samples, site)
+    # Between -1 and 1, neither of them reached: the middle of each of 2^32 equal steps.
+    centred = (bits.double() + 0.5) / 2.0**31
+    if kind.law is Law.GAUSSIAN:
+        centred = torch.erfinv(centred) * math.sqrt(2.0)
+    return centred.mul_(p).add_(1.0).to(x.dtype)
+
+
+def _bits(shape: tuple[int, ...], samples: Tensor, site: int) -> Tensor:
+    """A random int32 for every element, a function of (sample, site, position) alone."""
     if not shape:
         shape = (1,)
     if shape[0] % samples.shape[0]:
@@ -69,14 +111,11 @@ def keep_mask(shape: tuple[int, ...], p: float, samples: Tensor, site: int) -> T
     positions = _positions(per_unit, site, samples.device)
     keys = _mix(_low32(samples ^ (samples >> 32))).unsqueeze(1)
     bits = positions ^ keys
-    # One more round over the pair; the comparison reads the high bits, which depend on all others.
+    # One more round over the pair; what reads them reads the high bits, which depend on all others.
     bits.mul_(_MULTIPLIER_1)
     bits.bitwise_xor_((bits >> 15).bitwise_and_(0x1FFFF))
     bits.mul_(_MULTIPLIER_2)
-    threshold = round(p * 2.0**32) - 2**31
-    if threshold > 2**31 - 1:
-        return torch.zeros(shape, dtype=torch.bool, device=samples.device)
-    return (bits >= threshold).view(shape)
+    return bits.view(shape)
 
 
 def site_key(seed: int, name: str, call: int) -> int:

@@ -7,7 +7,7 @@ writes (the biased variance would leave 3 to 12 % at the sixth BN1d layer with 3
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from torch import Tensor
 
@@ -15,6 +15,19 @@ from varshift_cli.instrument.interception import BatchNormCall, NoiseCall, norma
 from varshift_cli.instrument.sites import BatchNormKey, NoiseKey
 from varshift_cli.measurement.samples import Samples
 from varshift_cli.statistics import GroupMoments
+
+Switch = Callable[[NoiseCall], NoiseCall | None]
+"""What becomes of a dropout: the call to carry out, the same or another, or ``None``: off."""
+
+
+def all_on(call: NoiseCall) -> NoiseCall | None:
+    """T: every dropout as the model has it, whatever flag it passed."""
+    return call
+
+
+def all_off(_call: NoiseCall) -> NoiseCall | None:
+    """C: no dropout, whatever flag the model passed."""
+    return None
 
 
 class MomentsByCall:
@@ -87,7 +100,7 @@ class PopulationRegime:
 
     Args:
         samples: Keys and groups.
-        noise_on: Whether dropout is on (T) or off (C).
+        noise_on: Whether dropout is on (T) or off (C); or a switch that decides for each call.
         seed: Of the masks.
         grouped: Keep moments by group; only the total is kept otherwise.
         kept: Names of BN that go on normalising by their running buffers.
@@ -102,13 +115,13 @@ class PopulationRegime:
         self,
         samples: Samples,
         *,
-        noise_on: bool,
+        noise_on: bool | Switch,
         seed: int,
         grouped: bool = True,
         kept: Collection[str] = (),
     ) -> None:
         self._samples = samples
-        self._noise_on = noise_on
+        self._switch = noise_on if callable(noise_on) else all_on if noise_on else all_off
         self._seed = seed
         self._grouped = grouped
         self._kept = frozenset(kept)
@@ -141,12 +154,11 @@ class PopulationRegime:
         return call.normalise(mean.to(dtype), var.to(dtype))
 
     def noise(self, call: NoiseCall, batch: int) -> Tensor:
-        """Dropout on in T, off in C, whatever flag the model passed."""
+        """What the switch says, whatever flag the model passed."""
         if call.p > 0.0:
             self.noise_seen[call.key] = call.p
-        if not self._noise_on:
-            return call.input
-        return call.apply(self._seed, self._samples.keys[batch])
+        chosen = self._switch(call)
+        return call.input if chosen is None else chosen.apply(self._seed, self._samples.keys[batch])
 
     def close_window(self) -> None:
         """All batches of a window are through: add its moments to the total."""
