@@ -8,7 +8,7 @@ channel. A ratio is always taken with ``+eps`` on both sides, as BatchNorm (BN) 
 """
 
 from varshift_cli.records.batch import Batch
-from varshift_cli.records.findings import Effect, Finding, RegimeScores, Remedy, Verdict
+from varshift_cli.records.findings import Effect, Finding, RegimeScores, Remedy
 from varshift_cli.records.layers import (
     AttributionShare,
     ChannelFigures,
@@ -22,6 +22,7 @@ from varshift_cli.records.layers import (
     worst_layer,
 )
 from varshift_cli.records.levels import LEVEL_BOUNDS, Case, Describe, FindingLevel, Level, Status
+from varshift_cli.records.policy import LayerRule, Policy, Suppression
 from varshift_cli.records.progress import Progress, SilentProgress
 from varshift_cli.records.repairs import FixRecord, LayerRepair, RepairRecord, Score
 from varshift_cli.records.report import (
@@ -32,11 +33,21 @@ from varshift_cli.records.report import (
     Report,
 )
 from varshift_cli.records.requests import FixRequest, ScanRequest
+from varshift_cli.records.verdicts import (
+    BaselineRecord,
+    LayerVerdict,
+    Outcome,
+    Suppressed,
+    Verdict,
+    layer_verdicts,
+    outcome_of,
+)
 
 __all__ = [
     "LEVEL_BOUNDS",
     "SCHEMA_VERSION",
     "AttributionShare",
+    "BaselineRecord",
     "Batch",
     "BuffersRecord",
     "CalibrationRecord",
@@ -56,7 +67,11 @@ __all__ = [
     "Interval",
     "LayerRecord",
     "LayerRepair",
+    "LayerRule",
+    "LayerVerdict",
     "Level",
+    "Outcome",
+    "Policy",
     "Progress",
     "RegimeScores",
     "Remedy",
@@ -67,6 +82,10 @@ __all__ = [
     "SilentProgress",
     "Skipped",
     "Status",
+    "Suppressed",
+    "Suppression",
     "Verdict",
+    "layer_verdicts",
+    "outcome_of",
     "worst_layer",
 ]

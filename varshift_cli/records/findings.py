@@ -1,4 +1,4 @@
-"""What was concluded: findings, remedies, effect, verdict."""
+"""What was concluded: findings, remedies, effect."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from varshift_cli.records.levels import FindingLevel, Status
+from varshift_cli.records.levels import FindingLevel
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,3 @@ class Effect:
     accuracy: RegimeScores | None
     loss: RegimeScores | None
     """Cross-entropy in nats."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The gate's answer and the layer that decides it."""
-
-    status: Status
-    threshold: float | None
-    worst_layer: str | None
-    worst_shift: float | None

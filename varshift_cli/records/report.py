@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from varshift_cli.records.findings import Effect, Finding, Remedy, Verdict
+from varshift_cli.records.findings import Effect, Finding, Remedy
 from varshift_cli.records.layers import DropoutRecord, LayerRecord, Skipped
 from varshift_cli.records.levels import Describe
+from varshift_cli.records.verdicts import Verdict
 
 SCHEMA_VERSION = 1
 

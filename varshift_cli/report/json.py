@@ -76,6 +76,8 @@ _ORDER: Mapping[type, tuple[str, ...]] = {
     ),
 }
 
+_VERDICT = ("status", "threshold", "worst_layer", "worst_shift")
+
 
 def to_json(report: Report) -> str:
     """The report as JSON text, ending in a newline."""
@@ -84,6 +86,11 @@ def to_json(report: Report) -> str:
     for layer in value["layers"]:
         if layer["channels"] is None:  # only on request, so not even a key without it
             del layer["channels"]
+    value["verdict"] = {
+        key: each
+        for key, each in value["verdict"].items()
+        if key in _VERDICT or each not in (None, [])  # further keys only where they say something
+    }
     value["unknown"] = encoder.holes | value["unknown"]
     return _text(value)
 

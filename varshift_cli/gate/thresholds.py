@@ -1,10 +1,4 @@
-"""The gate: measured layers and a threshold in, a verdict out.
-
-The gate decides on intervals, not on points: a layer fails when its whole 95 % interval lies
-above the threshold, and nothing passes while a threshold lies inside an interval, or while a
-layer has a shift but no interval. Sampling noise alone can so turn a pass into *inconclusive*,
-but hardly into a failure. "Nothing was measured" is never a pass.
-"""
+"""One threshold for all layers, and which thresholds there can be."""
 
 from __future__ import annotations
 
@@ -12,17 +6,19 @@ import math
 from collections.abc import Sequence
 
 from varshift_cli.errors import NothingToMeasureError, UsageError
-from varshift_cli.records import Finding, LayerRecord, Status, Verdict, worst_layer
+from varshift_cli.records import (
+    Finding,
+    LayerRecord,
+    Outcome,
+    Policy,
+    Status,
+    Verdict,
+    outcome_of,
+    worst_layer,
+)
 
 NON_FINITE = "VS202"
 """The finding that fails any gate by itself: such a network has no meaningful output."""
-
-_EXIT_CODES = {
-    Status.PASS: 0,
-    Status.NOT_GATED: 0,
-    Status.FAIL: 1,
-    Status.INCONCLUSIVE: 4,
-}
 
 
 def judge(
@@ -47,7 +43,7 @@ def judge(
         NothingToMeasureError: No layer has a shift, and no finding decides without one.
     """
     check_threshold(max_shift)
-    broken = _non_finite_layers(findings)
+    broken = non_finite_layers(findings)
     worst = worst_layer(layers)
     if worst is None and not broken:
         raise NothingToMeasureError(
@@ -55,22 +51,20 @@ def judge(
             hint="the layers that were skipped, and why, are in the report",
         )
     if max_shift is None:
-        return _verdict(Status.NOT_GATED, None, worst)
+        return verdict_on(Status.NOT_GATED, None, worst)
     if broken:
         return Verdict(Status.FAIL, max_shift, worst_layer=broken[0], worst_shift=None)
-    if failing := worst_layer([layer for layer in layers if _fails(layer, max_shift)]):
-        return _verdict(Status.FAIL, max_shift, failing)
-    if undecided := worst_layer([layer for layer in layers if _is_undecided(layer, max_shift)]):
-        return _verdict(Status.INCONCLUSIVE, max_shift, undecided)
-    return _verdict(Status.PASS, max_shift, worst)
+    outcomes = [outcome_of(layer, max_shift) for layer in layers]
+    for outcome, status in (
+        (Outcome.FAIL, Status.FAIL),
+        (Outcome.INCONCLUSIVE, Status.INCONCLUSIVE),
+    ):
+        if decisive := worst_with(outcome, layers, outcomes):
+            return verdict_on(status, max_shift, decisive)
+    return verdict_on(Status.PASS, max_shift, worst)
 
 
-def exit_code(verdict: Verdict) -> int:
-    """The process exit code: 0 pass or not gated, 1 fail, 4 inconclusive."""
-    return _EXIT_CODES[verdict.status]
-
-
-def check_threshold(max_shift: float | None) -> None:
+def check_threshold(max_shift: float | None, where: str = "--max-shift") -> None:
     """Refuse a threshold that no ratio >= 1 can be compared with.
 
     Raises:
@@ -79,29 +73,46 @@ def check_threshold(max_shift: float | None) -> None:
     if max_shift is None or (math.isfinite(max_shift) and max_shift >= 1):
         return
     raise UsageError(
-        f"--max-shift must be a ratio of at least 1, but is {max_shift:g}",
+        f"{where} must be a ratio of at least 1, but is {max_shift:g}",
         hint="1.25 allows a mild shift; 1.05 hardly any",
     )
 
 
-def _non_finite_layers(findings: Sequence[Finding]) -> tuple[str, ...]:
+def check_policy(policy: Policy) -> None:
+    """Refuse thresholds that nothing can be compared with.
+
+    Raises:
+        UsageError: A shift is not a number >= 1, or a share not between 0 and 1.
+    """
+    check_threshold(policy.max_shift)
+    for rule in policy.layers:
+        check_threshold(rule.max_shift, f"max-shift of layers {rule.pattern!r}")
+    for name in ("max_changed_predictions", "min_accuracy"):
+        value = getattr(policy, name)
+        if value is not None and not 0 <= value <= 1:
+            raise UsageError(
+                f"{name.replace('_', '-')} must be a share between 0 and 1, but is {value:g}",
+                hint="0.98 is 98 %",
+            )
+
+
+def non_finite_layers(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """The layers whose buffers are not finite."""
     return tuple(
         name for finding in findings if finding.code == NON_FINITE for name in finding.layers
     )
 
 
-def _fails(layer: LayerRecord, max_shift: float) -> bool:
-    return layer.shift_interval is not None and layer.shift_interval.low > max_shift
+def worst_with(
+    outcome: Outcome, layers: Sequence[LayerRecord], outcomes: Sequence[Outcome]
+) -> LayerRecord | None:
+    """The layer with the largest shift among those with this outcome."""
+    pairs = zip(layers, outcomes, strict=True)
+    return worst_layer([layer for layer, each in pairs if each is outcome])
 
 
-def _is_undecided(layer: LayerRecord, max_shift: float) -> bool:
-    if layer.shift is None:
-        return False
-    interval = layer.shift_interval
-    return interval is None or interval.low <= max_shift < interval.high
-
-
-def _verdict(status: Status, threshold: float | None, layer: LayerRecord | None) -> Verdict:
+def verdict_on(status: Status, threshold: float | None, layer: LayerRecord | None) -> Verdict:
+    """A verdict that names this layer."""
     return Verdict(
         status,
         threshold,

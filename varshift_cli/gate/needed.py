@@ -1,0 +1,84 @@
+"""How many samples would decide, and whether what was drawn so far does.
+
+An interval's half-width in ln(shift) goes with 1/sqrt(n). With w the half-width at n samples and
+d = |ln shift - ln threshold|, the interval at n' samples leaves the threshold on one side with
+probability Phi(1.96 d/w sqrt(n'/n) - 1.96), if d is the true distance; 4 times in 5 for
+
+    n' = n (1.43 w/d)^2,     1.43 = (1.96 + 0.84)/1.96.
+
+Looking again and again at a growing sample errs more often than looking once. While more can be
+drawn, only intervals widened by ``WIDER`` count (the constant of Pocock, Biometrika 1977, for
+five looks at 5 % in all: 2.41/1.96).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from varshift_cli.records import Interval, LayerRecord, Report, Status, Verdict
+
+POWER = (1.96 + 0.84) / 1.96
+WIDER = 2.41 / 1.96
+
+MOST = 10**9
+"""No more samples than this are ever promised to decide."""
+
+
+def samples_needed(layer: LayerRecord, threshold: float, samples: int) -> int | None:
+    """About how many samples would decide whether a layer is beyond a threshold, 4 times in 5.
+
+    Args:
+        layer: An undecided layer.
+        threshold: The largest ``shift`` allowed.
+        samples: How many were measured.
+
+    Returns:
+        A number above ``samples``, to two digits; ``None`` where none can be told: the shift or
+        its interval is unknown, or it is so near the threshold that no sample would do.
+    """
+    width = _half_width(layer)
+    if layer.shift is None or width is None or samples < 1:
+        return None
+    distance = abs(math.log(layer.shift) - math.log(threshold))
+    if distance <= width * POWER * math.sqrt(samples / MOST):
+        return None
+    return max(_two_digits(samples * (POWER * width / distance) ** 2), samples + 1)
+
+
+def is_settled(report: Report, judge: Callable[[Report], Verdict]) -> bool:
+    """Whether a verdict would be the same with every interval wider, and is no *inconclusive*.
+
+    Args:
+        report: What was measured so far.
+        judge: The gate.
+    """
+    status = judge(report).status
+    if status is Status.INCONCLUSIVE:
+        return False
+    wider = replace(report, layers=tuple(_widened(layer) for layer in report.layers))
+    return judge(wider).status is status
+
+
+def _half_width(layer: LayerRecord) -> float | None:
+    interval = layer.shift_interval
+    if layer.shift is None or interval is None:
+        return None
+    shift = math.log(layer.shift)
+    # The lower end is cut off at 1, the upper one is not.
+    return max(math.log(interval.high) - shift, shift - math.log(interval.low))
+
+
+def _widened(layer: LayerRecord) -> LayerRecord:
+    width = _half_width(layer)
+    if layer.shift is None or width is None:
+        return layer
+    factor = math.exp(WIDER * width)
+    wider = Interval(max(1.0, layer.shift / factor), layer.shift * factor)
+    return replace(layer, shift_interval=wider)
+
+
+def _two_digits(number: float) -> int:
+    unit = int(10 ** max(math.floor(math.log10(number)) - 1, 0))
+    return math.ceil(number / unit) * unit
