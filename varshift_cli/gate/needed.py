@@ -63,11 +63,10 @@ def is_settled(report: Report, judge: Callable[[Report], Verdict]) -> bool:
 
 def _half_width(layer: LayerRecord) -> float | None:
     interval = layer.shift_interval
-    if layer.shift is None or interval is None:
-        return None
-    shift = math.log(layer.shift)
-    # The lower end is cut off at 1, the upper one is not.
-    return max(math.log(interval.high) - shift, shift - math.log(interval.low))
+    if layer.shift is None or interval is None or not 1 <= layer.shift <= interval.high:
+        return None  # unknown, or edited by hand
+    # Intervals are symmetric in ln(shift), but for the lower end, which is cut off at 1.
+    return math.log(interval.high / layer.shift)
 
 
 def _widened(layer: LayerRecord) -> LayerRecord:

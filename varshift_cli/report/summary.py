@@ -14,7 +14,13 @@ from varshift_cli.records import Describe, Finding, FindingLevel, Report, Status
 from varshift_cli.report.bars import COLOURS
 from varshift_cli.report.screen import Style, block, pairs
 from varshift_cli.report.text import layer_name, visible
-from varshift_cli.report.wording import cleared_suspects, effect_sentences, has_faults, judgement
+from varshift_cli.report.wording import (
+    cleared_suspects,
+    effect_sentences,
+    gate_remarks,
+    has_faults,
+    judgement,
+)
 
 GUTTER = 10
 
@@ -29,6 +35,7 @@ _VERDICT_COLOURS = {
     "PASS": "bold green",
     "INCONCLUSIVE": "bold yellow",
     "FAIL": "bold red",
+    "UNCHECKED": "bold red",
     "UNKNOWN": "bold red",
 }
 
@@ -69,11 +76,14 @@ def effect(report: Report, style: Style) -> list[Text]:
 
 
 def verdict(report: Report, style: Style) -> list[Text]:
-    """One line: the gate's answer, or the worst layer's level."""
+    """The gate's answer, or the worst layer's level; below it what was set aside, and why."""
     said = judgement(report)
     gutter = max(GUTTER, len(said.word) + 2)
     colour = _VERDICT_COLOURS[said.word]
-    return block(said.word, Text(said.sentence), style, gutter=gutter, label_style=colour)
+    lines = block(said.word, Text(said.sentence), style, gutter=gutter, label_style=colour)
+    for remark in gate_remarks(report):
+        lines += block("", Text(remark, "dim"), style, gutter=GUTTER)
+    return lines
 
 
 def next_steps(report: Report, style: Style, *, typed: Sequence[str]) -> list[Text]:

@@ -14,14 +14,18 @@ from varshift_cli.records import (
     Effect,
     FindingLevel,
     LayerRecord,
+    LayerVerdict,
     Level,
+    Outcome,
     Report,
     Status,
+    layer_verdicts,
     worst_layer,
 )
-from varshift_cli.report.text import count, interval, layer_name, percent, ratio
+from varshift_cli.report.text import count, interval, layer_name, percent, ratio, visible
 
 _FRESH = LEVEL_BOUNDS[Level.FINE]  # stale factors within this ratio of 1 are no cause of anything
+_NAMED = 5  # layers named in one sentence; the rest are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,29 +33,56 @@ class Judgement:
     """The verdict in words."""
 
     word: str
-    """``PASS``, ``FAIL``, ``INCONCLUSIVE``; not gated, the worst level, or ``UNKNOWN``."""
+    """``PASS``, ``FAIL``, ``INCONCLUSIVE``, ``UNCHECKED``; not gated, the worst level, or
+    ``UNKNOWN``."""
     sentence: str
 
 
 def judgement(report: Report) -> Judgement:
     """The gate's answer, or the worst layer's level."""
-    status = report.verdict.status
-    threshold = report.verdict.threshold
-    if status is Status.NOT_GATED or threshold is None:
+    verdict = report.verdict
+    if verdict.unchecked is not None:
+        return Judgement("UNCHECKED", visible(verdict.unchecked))
+    if verdict.status is Status.NOT_GATED:
         return _ungated(report, worst_layer(report.layers))
     decisive = _decisive(report)
-    if status is Status.FAIL and (decisive is None or report.verdict.worst_shift is None):
-        name = layer_name(report.verdict.worst_layer or "")
+    if verdict.status is Status.FAIL and (decisive is None or verdict.worst_shift is None):
+        name = layer_name(verdict.worst_layer or "")
         return Judgement("FAIL", f"the running statistics of {name} are not finite")
     about = "" if decisive is None else _about(decisive)
-    if status is Status.FAIL:
-        above = [each for each in report.layers if is_above(each, threshold)]
-        many = f"{len(above)} of {count(len(report.layers), 'layer')}"
-        return Judgement("FAIL", f"worst {about}; {many} above {threshold:g}")
-    if status is Status.INCONCLUSIVE:
-        more = f"more --samples decide about {threshold:g}"
-        return Judgement("INCONCLUSIVE", f"{about}: {more}")
-    return Judgement("PASS", f"no layer above {threshold:g}; worst {about}")
+    told = layer_verdicts(report.layers, verdict)
+    above = _above(report, told)
+    if verdict.status is Status.FAIL:
+        failing = sum(each.outcome is Outcome.FAIL for each in told)
+        if not failing and verdict.reasons:
+            return Judgement("FAIL", visible(verdict.reasons[0]))
+        many = f"{failing} of {count(len(report.layers), 'layer')}"
+        return Judgement("FAIL", f"worst {about}; {many} {above}")
+    if verdict.status is Status.INCONCLUSIVE:
+        if verdict.reasons and not any(each.outcome is Outcome.INCONCLUSIVE for each in told):
+            return Judgement("INCONCLUSIVE", visible(verdict.reasons[0]))
+        return Judgement("INCONCLUSIVE", f"{about}: {_more(report, decisive)}")
+    return Judgement("PASS", f"no layer {above}; worst {about}")
+
+
+def gate_remarks(report: Report) -> list[str]:
+    """What the verdict set aside, and what else is worth knowing of it: one sentence each."""
+    verdict = report.verdict
+    remarks = []
+    for each in verdict.suppressed:
+        if each.layers:
+            until = f", until {each.expires}" if each.expires else ""
+            what = ", ".join(layer_name(name) for name in each.layers[:_NAMED])
+            more = len(each.layers) - _NAMED
+            what += f" and {more} more" if more > 0 else ""
+            remarks.append(f"suppressed: {what} ({visible(each.reason)}{until})")
+    if verdict.baseline is not None:
+        known = sum(each.outcome is Outcome.KNOWN for each in verdict.layers)
+        if known:
+            layers = count(known, "layer")
+            remarks.append(f"{layers} above the threshold, but no worse than in the baseline")
+    told = judgement(report).sentence
+    return remarks + [each for each in map(visible, verdict.reasons) if each != told]
 
 
 def is_above(layer: LayerRecord, threshold: float) -> bool:
@@ -120,6 +151,33 @@ def _ungated(report: Report, worst: LayerRecord | None) -> Judgement:
     above = [each for each in report.layers if (each.shift or 0.0) >= bound]
     many = f"{len(above)} of {count(len(report.layers), 'layer')} above {bound:g}"
     return Judgement(worst.level.value.upper(), f"worst {_about(worst)}; {many}")
+
+
+def _above(report: Report, told: Sequence[LayerVerdict]) -> str:
+    """What a failing layer is: ``above 1.25``, or worse than the baseline."""
+    baseline = report.verdict.baseline
+    if baseline is not None:
+        return f"got worse than in {visible(baseline.source or 'the baseline')}"
+    thresholds = {each.threshold for each in told if each.threshold is not None}
+    if len(thresholds) == 1:
+        return f"above {thresholds.pop():g}"
+    return "above its threshold"
+
+
+def _more(report: Report, undecided: LayerRecord | None) -> str:
+    """What would decide."""
+    verdict = report.verdict
+    told = layer_verdicts(report.layers, verdict)
+    thresholds = [
+        each.threshold
+        for layer, each in zip(report.layers, told, strict=True)
+        if layer is undecided
+    ]
+    threshold = next((each for each in thresholds if each is not None), None)
+    about = "" if threshold is None else f" about {threshold:g}"
+    if verdict.samples_needed is None:
+        return f"more --samples decide{about}"
+    return f"about {verdict.samples_needed:,} samples would decide{about}"
 
 
 def _about(layer: LayerRecord) -> str:
