@@ -6,6 +6,13 @@ from varshift_cli.causes import CATALOGUE, find
 from varshift_cli.errors import UsageError
 
 EVERY = list(CATALOGUE.values())
+OFFERED = {"--recalibrate", "--key", "--data", "--train-data"}
+
+
+def test_short_is_plain():
+    """The first paragraph of every cause uses no letter, factor or formula."""
+    for cause in EVERY:
+        assert not re.search(r"\b[TCER]/[TCER]\b|factor|\^|E\[", cause.short), cause.code
 
 
 def test_codes():
@@ -13,13 +20,35 @@ def test_codes():
     assert list(CATALOGUE) == [
         "VS101",
         "VS102",
+        "VS103",
+        "VS104",
         "VS110",
         "VS120",
         "VS130",
         "VS201",
         "VS202",
         "VS203",
+        "VS204",
+        "VS205",
+        "VS206",
+        "VS207",
+        "VS208",
+        "VS209",
         "VS210",
+        "VS211",
+        "VS212",
+        "VS301",
+        "VS302",
+        "VS401",
+        "VS402",
+        "VS403",
+        "VS404",
+        "VS405",
+        "VS406",
+        "VS407",
+        "VS501",
+        "VS502",
+        "VS503",
     ]
     assert all(code == cause.code for code, cause in CATALOGUE.items())
 
@@ -27,11 +56,12 @@ def test_codes():
 @pytest.mark.parametrize("cause", EVERY, ids=lambda cause: cause.code)
 def test_every_cause_is_told_whole(cause):
     """Every cause says how it shows, why it is so, and where to read more."""
-    for text in (cause.title, cause.signature, cause.why, cause.reference):
+    for text in (cause.title, cause.short, cause.signature, cause.why, cause.reference):
         assert text.strip() == text != ""
     assert not cause.title.endswith(".")
     assert cause.signature.endswith(".")
     assert cause.why.endswith(".")
+    assert cause.short.endswith(".")
 
 
 @pytest.mark.parametrize("cause", EVERY, ids=lambda cause: cause.code)
@@ -50,7 +80,7 @@ def test_remedies_offer_what_there_is(cause):
 
     for command in commands:
         assert re.match(r"varshift (scan|fix) \{model\}", command)
-        assert set(re.findall(r"--[a-z-]+", command)) <= {"--recalibrate", "--key"}
+        assert set(re.findall(r"--[a-z-]+", command)) <= OFFERED
 
 
 def test_dropout_causes_cite_the_paper():

@@ -19,7 +19,7 @@ def test_one(run, code):
 
 def test_unknown(run):
     """An unknown code exits 2 and names the nearest."""
-    ended = run("explain", "VS211")
+    ended = run("explain", "VS219")
 
     assert ended.code == 2
-    assert ended.err.startswith("error: there is no cause 'VS211'\nhint:  did you mean VS21")
+    assert ended.err.startswith("error: there is no cause 'VS219'\nhint:  did you mean VS21")

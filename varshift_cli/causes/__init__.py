@@ -1,7 +1,8 @@
 """The catalogue of causes: code, signature, why, remedies, reference.
 
 A code belongs to one cause for good. VS1xx are noise before BatchNorm and what follows from it,
-VS2xx are running statistics that are wrong by themselves.
+VS2xx are running statistics that are wrong by themselves, VS3xx come of the training batches, VS4xx
+of the network's structure, VS5xx of the data.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
-from varshift_cli.causes import buffers, dropout
+from varshift_cli.causes import batches, buffers, data, dropout, stale, structure
 from varshift_cli.causes.cause import Cause, Family
 from varshift_cli.errors import UsageError
 
 __all__ = ["CATALOGUE", "Cause", "Family", "find"]
 
-CATALOGUE: Mapping[str, Cause] = {cause.code: cause for cause in (*dropout.CAUSES, *buffers.CAUSES)}
+CATALOGUE: Mapping[str, Cause] = {
+    cause.code: cause
+    for family in (dropout, buffers, stale, batches, structure, data)
+    for cause in family.CAUSES
+}
 """Every cause by its code, in the order of the codes."""
 
 
@@ -29,8 +34,16 @@ def find(code: str) -> Cause:
     wanted = wanted if wanted.startswith("VS") else f"VS{wanted}"
     if wanted in CATALOGUE:
         return CATALOGUE[wanted]
-    near = difflib.get_close_matches(wanted, CATALOGUE, n=1)
+    near = _nearest(wanted)
     raise UsageError(
         f"there is no cause {code!r}",
-        hint=f"did you mean {near[0]}?" if near else "varshift explain lists them all",
+        hint=f"did you mean {near}?" if near else "varshift explain lists them all",
     )
+
+
+def _nearest(wanted: str) -> str | None:
+    """Of the same hundred the nearest number, else the code that looks most alike."""
+    siblings = [code for code in CATALOGUE if code[:3] == wanted[:3]]
+    if siblings and wanted[2:].isdecimal():
+        return min(siblings, key=lambda code: abs(int(code[2:]) - int(wanted[2:])))
+    return next(iter(difflib.get_close_matches(wanted, CATALOGUE, n=1)), None)

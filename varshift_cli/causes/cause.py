@@ -19,6 +19,9 @@ class Family(StrEnum):
     INHERITED = "inherited"
     NOISE = "noise"
     BUFFERS = "buffers"
+    BATCHES = "batches"
+    STRUCTURE = "structure"
+    DATA = "data"
 
     @property
     def order(self) -> int:
@@ -34,6 +37,8 @@ class Cause:
     """``VS`` and three digits; never given to another cause."""
     title: str
     family: Family
+    short: str
+    """The cause in everyday words, for whoever has read no paper on it."""
     signature: str
     """What the measurement shows when this is the cause; paragraphs end in a newline."""
     why: str

@@ -41,6 +41,11 @@ STRAIGHT = Cause(
     code="VS101",
     title="dropout straight before BatchNorm",
     family=Family.DROPOUT,
+    short=(
+        "A dropout feeds this BatchNorm layer. While training, the layer learned how widely its "
+        "noisy inputs spread. In eval() the noise is gone and the inputs spread less than the "
+        "layer expects, so what it passes on is too small."
+    ),
     signature=(
         "A dropout reaches the layer with no weights between (activations, pooling and sums may "
         "be), and the layer's dropout factor C/T is below 1. Straight behind the dropout it is\n"
@@ -62,6 +67,11 @@ THROUGH_WEIGHTS = Cause(
     code="VS102",
     title="dropout before BatchNorm through weights",
     family=Family.DROPOUT,
+    short=(
+        "A dropout feeds this BatchNorm layer through a linear or convolution layer. While "
+        "training, the layer learned the spread of inputs that held the dropout's noise. In eval() "
+        "that noise is gone, and the layer still divides by the spread it learned."
+    ),
     signature=(
         "A dropout reaches the layer through a linear or convolution layer, and the layer's "
         "dropout factor C/T differs from 1. If all d inputs of the weights w have mean c, variance "
@@ -79,10 +89,85 @@ THROUGH_WEIGHTS = Cause(
     reference=f"{PAPER}, eq. 9-14 (case b)",
 )
 
+STOCHASTIC_DEPTH = Cause(
+    code="VS103",
+    title="stochastic depth before BatchNorm",
+    family=Family.DROPOUT,
+    short=(
+        "While training, whole branches of the network are dropped at random (DropPath, "
+        "StochasticDepth). BatchNorm layers that read the sum of the branches learned a spread "
+        "that holds this coming and going; in eval() no branch is ever missing."
+    ),
+    signature=(
+        "A layer that reads a residual sum is reached by a noise that drops a whole branch f of a "
+        "sample at once, and its dropout factor C/T is below 1. The variance that a branch adds "
+        "while training is (1/p - 1) E[f^2], with p the share of samples that keep it; the square "
+        "of the branch's mean counts too. It adds up block after block."
+    ),
+    why=(
+        "As with dropout, but the noise hits all channels and positions of a sample together, so "
+        "that no convolution averages it away: the shift is larger than that of element-wise "
+        "dropout of the same rate. A branch that is dropped without being scaled up by 1/p moves "
+        "the mean as well.\n" + _UPDATE_BN
+    ),
+    remedies=(
+        _RECALIBRATE,
+        Remedy(
+            "Switch it off for the last epochs of training",
+            "drop rate 0 in the last few epochs: the running statistics forget the noise within "
+            "about 50 updates at momentum 0.1",
+            needs_training=True,
+        ),
+        _LOWER,
+    ),
+    reference=(
+        "Huang, Sun, Liu, Sedra, Weinberger: Deep Networks with Stochastic Depth. ECCV 2016, "
+        "arXiv 1603.09382; the formula by the law of total variance"
+    ),
+)
+
+MEAN_MOVING = Cause(
+    code="VS104",
+    title="noise that moves the mean before BatchNorm",
+    family=Family.DROPOUT,
+    short=(
+        "A noise before this layer changes the average of its inputs, not only their spread. "
+        "In eval() the noise is gone, and both the stored mean and the stored variance are off."
+    ),
+    signature=(
+        "The layer is reached by AlphaDropout, RReLU, a noise layer of your own, or a branch that "
+        "is dropped without being scaled up. Between the train pass T and the clean pass C the "
+        "layer's mean moves by more than a tenth of its standard deviation, and not only its "
+        "variance."
+    ),
+    why=(
+        "Ordinary dropout scales what it keeps so that the mean stays. AlphaDropout keeps the mean "
+        "only for inputs of mean 0 and variance 1, which the outputs of a SELU layer are meant to "
+        "have and those of a ReLU layer do not have; other noise may not try to at all."
+    ),
+    remedies=(
+        _RECALIBRATE,
+        Remedy(
+            "Use ordinary dropout where the inputs are not those of a SELU network",
+            "torch.nn.Dropout in place of torch.nn.AlphaDropout, behind the last BatchNorm",
+            needs_training=True,
+        ),
+        _MOVE,
+    ),
+    reference=(
+        "Klambauer, Unterthiner, Mayr, Hochreiter: Self-Normalizing Neural Networks. NeurIPS 2017, "
+        "arXiv 1706.02515"
+    ),
+)
+
 INHERITED = Cause(
     code="VS110",
     title="inherited from BatchNorm layers upstream",
     family=Family.INHERITED,
+    short=(
+        "Nothing need be wrong with this layer. A BatchNorm layer before it passes on values of "
+        "the wrong scale in eval(), and this layer only receives them."
+    ),
     signature=(
         "The layer's inherited factor E/C differs from 1: its input has another variance when the "
         "layers before it normalise by their running statistics than when they normalise by what "
@@ -105,6 +190,10 @@ IGNORES_EVAL = Cause(
     code="VS120",
     title="noise that ignores eval()",
     family=Family.NOISE,
+    short=(
+        "Something random in the network stays on after eval(). The same input then gives another "
+        "output each time, and no stored statistics can fit it."
+    ),
     signature=(
         "Two passes in eval() over the same data, with different random seeds, give this layer "
         "different inputs."
@@ -126,6 +215,9 @@ ALREADY_REPAIRED = Cause(
     code="VS130",
     title="already repaired: the buffers describe the network with dropout off",
     family=Family.DROPOUT,
+    short=(
+        "The stored statistics were taken with dropout off, which is what eval() needs. Leave them."
+    ),
     signature=(
         "Within layers, ln(R/C) does not follow ln(T/C): the slope is near 0, where buffers "
         "gathered with dropout on give 1. Stale and dropout factors differ from 1 and cancel."
@@ -139,4 +231,12 @@ ALREADY_REPAIRED = Cause(
     reference="the regression is varshift's; see `buffers` in the report",
 )
 
-CAUSES = (STRAIGHT, THROUGH_WEIGHTS, INHERITED, IGNORES_EVAL, ALREADY_REPAIRED)
+CAUSES = (
+    STRAIGHT,
+    THROUGH_WEIGHTS,
+    STOCHASTIC_DEPTH,
+    MEAN_MOVING,
+    INHERITED,
+    IGNORES_EVAL,
+    ALREADY_REPAIRED,
+)

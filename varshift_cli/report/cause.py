@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
@@ -12,13 +13,23 @@ from varshift_cli.report.screen import PLAIN, Style, block, spaced, to_text
 
 GUTTER = 11
 
+_LETTER = re.compile(r"\b[TCER]/[TCER]\b|(?<!\w)[TCR](?!\w)")
+_LETTERS = (
+    "The variance of what enters the layer, per channel: R as stored (running_var); T on these "
+    "data with dropout on, as in training; C the same with dropout off; E in eval(), as deployed. "
+    "Each ratio is a factor: T/R stale, C/T dropout, E/C inherited; multiplied they give E/R, how "
+    "far off the layer is."
+)
+
 
 def render_cause(cause: Cause, style: Style = PLAIN) -> str:
     """What it is, how it shows, why it is so, what to do, where to read more."""
     title = Text.assemble((cause.code, "bold"), "  ", (cause.title, "bold"))
     blocks = (
         [title],
+        _paragraphs("In short", cause.short, style),
         _paragraphs("Signature", cause.signature, style),
+        _letters(cause, style),
         _paragraphs("Why", cause.why, style),
         _remedies(cause, style),
         block("Reference", Text(cause.reference, "dim"), style, gutter=GUTTER),
@@ -35,6 +46,13 @@ def render_catalogue(causes: Iterable[Cause], style: Style = PLAIN) -> str:
         blocks.append([Text(family.value, "dim"), *lines])
     blocks.append([Text("varshift explain CODE tells the rest", "dim")])
     return to_text(spaced(blocks), style)
+
+
+def _letters(cause: Cause, style: Style) -> list[Text]:
+    """What the letters of the signature stand for, where it has some."""
+    if _LETTER.search(cause.signature) is None:
+        return []
+    return block("Letters", Text(_LETTERS), style, gutter=GUTTER)
 
 
 def _paragraphs(label: str, text: str, style: Style) -> list[Text]:

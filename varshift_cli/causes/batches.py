@@ -1,0 +1,79 @@
+"""VS3xx: statistics gathered over batches that do not stand for the data."""
+
+from __future__ import annotations
+
+from varshift_cli.causes.cause import Cause, Family
+from varshift_cli.records import Remedy
+
+SMALL_BATCHES = Cause(
+    code="VS301",
+    title="small training batches",
+    family=Family.BATCHES,
+    short=(
+        "The network was trained with only a few images per batch on each device. A few images "
+        "spread less than all images do, so the stored variance is too small for eval()."
+    ),
+    signature=(
+        "The stale factor T/R is above 1: the opposite sign of dropout. Channel by channel R "
+        "falls short of T by (variance of the images' means)/m, with the same m, the batch size, "
+        "in every layer; the means agree. With --train-batch-size m it is split off as the factor "
+        "batch. BatchNorm1d on plain features does not show it."
+    ),
+    why=(
+        "The values of one image are alike, so that the variance inside a batch of m images lacks "
+        "the part that lies between images: 1/m of it. Gradient accumulation does not help, nor "
+        "does data parallel training without SyncBatchNorm: m is what one device sees at once. "
+        "While training every image is also normalised together with its own few neighbours, "
+        "which eval() cannot imitate."
+    ),
+    remedies=(
+        Remedy(
+            "Recompute the statistics over all images; no training",
+            "varshift fix {model} --recalibrate",
+        ),
+        Remedy(
+            "Train with larger batches, or with another normalisation",
+            "torch.nn.SyncBatchNorm over several devices, or torch.nn.GroupNorm",
+            needs_training=True,
+        ),
+    ),
+    reference=(
+        "Singh, Shrivastava: EvalNorm: Estimating Batch Normalization Statistics for Evaluation. "
+        "ICCV 2019, arXiv 1904.06031"
+    ),
+)
+
+UNSORTED = Cause(
+    code="VS302",
+    title="training data not shuffled",
+    family=Family.BATCHES,
+    short=(
+        "The training batches were not mixed: each held one class, one speaker, one patient or "
+        "one domain. The stored variance is that inside such a batch, and the stored mean leans "
+        "to the last ones."
+    ),
+    signature=(
+        "The stale factor T/R is above 1 from the first layer on, BatchNorm1d included, and the "
+        "stored means are off towards one group. With labels: R is near the mean variance inside "
+        "a class, and T near that of all classes together."
+    ),
+    why=(
+        "The running variance averages the variances inside the batches, and what lies between "
+        "the batches is lost. The running mean forgets all but the last ten batches or so (at "
+        "momentum 0.1), whatever they were."
+    ),
+    remedies=(
+        Remedy(
+            "Recompute the statistics over mixed data; no training",
+            "varshift fix {model} --recalibrate",
+        ),
+        Remedy(
+            "Shuffle",
+            "DataLoader(..., shuffle=True), or a sampler that mixes the groups",
+            needs_training=True,
+        ),
+    ),
+    reference='Wu, Johnson: Rethinking "Batch" in BatchNorm. arXiv 2105.07576',
+)
+
+CAUSES = (SMALL_BATCHES, UNSORTED)

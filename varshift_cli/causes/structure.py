@@ -1,0 +1,191 @@
+"""VS4xx: what the network's structure does to BatchNorm's statistics."""
+
+from __future__ import annotations
+
+from varshift_cli.causes.cause import Cause, Family
+from varshift_cli.records import Remedy
+
+SHARED = Cause(
+    code="VS401",
+    title="one BatchNorm layer for several inputs",
+    family=Family.STRUCTURE,
+    short=(
+        "The same BatchNorm layer is called more than once in a forward pass, for inputs that "
+        "differ. It keeps one mean and one variance for all of them, so it fits none."
+    ),
+    signature=(
+        "The layer is called several times in one forward (reported as name#1, name#2, ...), and "
+        "the variances or means of the calls differ. R is near the average of the calls. In a "
+        "file alone: num_batches_tracked is a whole multiple of that of the other layers."
+    ),
+    why=(
+        "While training each call is normalised by its own batch; in eval() all are normalised by "
+        "the one average, which lacks the difference between the calls' means. Detection heads "
+        "shared between scales, siamese networks and networks that see real and generated images "
+        "in turn are built like this. Recomputing gives the best single pair of numbers and still "
+        "cannot fit every call."
+    ),
+    remedies=(
+        Remedy(
+            "Give each use a BatchNorm layer of its own",
+            "share the convolution, not the normalisation; copy the statistics into each copy, "
+            "then recalibrate",
+        ),
+        Remedy("Use a layer without statistics", "torch.nn.GroupNorm", needs_training=True),
+    ),
+    reference='Wu, Johnson: Rethinking "Batch" in BatchNorm. arXiv 2105.07576',
+)
+
+NO_STATISTICS = Cause(
+    code="VS402",
+    title="no running statistics",
+    family=Family.STRUCTURE,
+    short=(
+        "This layer stores no mean and variance: in eval() too it normalises by the batch at "
+        "hand. What the network says of one input then depends on its neighbours in the batch."
+    ),
+    signature=(
+        "The layer was built with track_running_stats=False, or runs with training=True even in "
+        "eval(). The same input in another batch, or alone, gives another output."
+    ),
+    why=(
+        "It is sometimes done on purpose (style transfer, meta-learning, adapting to new data), "
+        "and often to hide a problem with running statistics. There is nothing to repair in the "
+        "file; with batches of one the layer may return zeros."
+    ),
+    remedies=(
+        Remedy(
+            "If it was not meant: keep statistics",
+            "track_running_stats=True, then varshift_cli.recalibrate(model, batches) in Python",
+        ),
+    ),
+    reference="PyTorch documentation, torch.nn.BatchNorm2d: track_running_stats",
+)
+
+DEAD = Cause(
+    code="VS403",
+    title="dead channels",
+    family=Family.STRUCTURE,
+    short=(
+        "Some channels never change: whatever the input, they hold the same number. They carry "
+        "nothing, and ratios of their variances mean nothing either. Usually harmless."
+    ),
+    signature=(
+        "running_var and the variance measured in eval() are both below a hundredth of eps (1e-7 "
+        "at the usual eps 1e-5); often they are denormal numbers such as 5.6e-45."
+    ),
+    why=(
+        "Weight decay has driven the weights before these channels to 0, or the activations before "
+        "them are always 0. varshift counts them and leaves them out of every mean."
+    ),
+    remedies=(Remedy("Nothing; or prune them", "they can be removed without changing any output"),),
+    reference="Mehta, Kim, Theobalt: On Implicit Filter Level Sparsity in CNNs. CVPR 2019",
+)
+
+EPS = Cause(
+    code="VS404",
+    title="another eps than in training",
+    family=Family.STRUCTURE,
+    short=(
+        "BatchNorm adds a small constant, eps, before it divides. The network seems to have been "
+        "trained with another eps than it now runs with, which changes the scale of channels "
+        "with very small variance."
+    ),
+    signature=(
+        "A layer has channels whose variance is not much larger than eps; the layers it feeds "
+        "have a stale factor T/R away from 1 and the layers before it have not; and with another "
+        "usual eps (1e-3, the default of Keras) the difference goes away."
+    ),
+    why=(
+        "eps is no part of a checkpoint. Keras and TensorFlow use 1e-3, PyTorch 1e-5, and a "
+        "converted network keeps the weights but not the eps. A channel of variance v is scaled "
+        "wrongly by sqrt((v + eps) / (v + eps_trained))."
+    ),
+    remedies=(
+        Remedy(
+            "Build the network with the eps it was trained with",
+            "torch.nn.BatchNorm2d(channels, eps=1e-3)",
+        ),
+    ),
+    reference="Keras documentation, BatchNormalization: epsilon=0.001",
+)
+
+PERMUTED = Cause(
+    code="VS405",
+    title="statistics of the right layer in the wrong order",
+    family=Family.STRUCTURE,
+    short=(
+        "The stored values are the right ones, but they belong to other channels: they were "
+        "shuffled, or mean and variance changed places, when the file was converted."
+    ),
+    signature=(
+        "Channel by channel the stored values have nothing to do with what is measured; sorted by "
+        "size they agree. Only single layers are hit, from one side of a conversion."
+    ),
+    why=(
+        "A conversion between frameworks, or a channel shuffle or pruning that moved the weights, "
+        "left the buffers behind or took them in another order."
+    ),
+    remedies=(
+        Remedy("Repair the conversion", "apply the weights' permutation to the buffers too"),
+        Remedy(
+            "Or recompute, if weight and bias of the layer are in the right order",
+            "varshift fix {model} --recalibrate",
+        ),
+    ),
+    reference="gzuidhof/nn-transfer issue 3",
+)
+
+SILENT = Cause(
+    code="VS406",
+    title="a layer that multiplies by 0",
+    family=Family.STRUCTURE,
+    short=(
+        "The layer's own scale (weight) is 0 in every channel, so whatever comes in, only the "
+        "offset comes out. Its statistics do not matter."
+    ),
+    signature="weight is exactly 0 in every channel.",
+    why=(
+        "Residual networks often start the last BatchNorm of each branch at 0, so that the branch "
+        "begins silent. Here it has stayed so: the branch was never trained, or was pruned away."
+    ),
+    remedies=(
+        Remedy(
+            "If the branch was meant to work: train it",
+            "is the layer in the optimizer?",
+            needs_training=True,
+        ),
+    ),
+    reference=(
+        "Goyal and others: Accurate, Large Minibatch SGD. arXiv 1706.02677, section 5.1 "
+        "(zero-initialised gamma)"
+    ),
+)
+
+TWICE = Cause(
+    code="VS407",
+    title="the same statistics under two names",
+    family=Family.STRUCTURE,
+    short=(
+        "Two layers hold the same mean and variance to the last bit. Either they are one layer "
+        "with two names, or one was copied over the other."
+    ),
+    signature=(
+        "running_mean and running_var of two layers of the file are identical, and not at their "
+        "initial values."
+    ),
+    why=(
+        "A module that is used in two places is saved under both names; that is harmless, but see "
+        "VS401 for what sharing does. A copy (of a branch, or of a teacher's layers) that was "
+        "trained afterwards should have statistics of its own."
+    ),
+    remedies=(
+        Remedy(
+            "Make sure which of the two it is",
+            "varshift scan {model}: stale is near 1 where the statistics are the layer's own",
+        ),
+    ),
+    reference="PyTorch documentation, torch.nn.Module: state_dict of shared modules",
+)
+
+CAUSES = (SHARED, NO_STATISTICS, DEAD, EPS, PERMUTED, SILENT, TWICE)
