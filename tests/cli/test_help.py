@@ -7,7 +7,7 @@ import pytest
 from varshift_cli import __version__
 from varshift_cli.cli import main
 
-COMMANDS = [(), ("scan",), ("fix",), ("check",), ("explain",)]
+COMMANDS = [(), ("scan",), ("fix",), ("check",), ("report",), ("explain",)]
 
 
 @pytest.fixture(autouse=True)

@@ -87,33 +87,44 @@ class ReportFile:
         Raises:
             WriteError: The file cannot be written.
         """
-        text = self.format.render(report)
-        partial = self.target.with_name(f".{self.target.name}.{os.getpid()}.partial")
+        text = self.format.render(report).encode("utf-8", "backslashreplace")
         try:
-            try:
-                with partial.open("x", encoding="utf-8", errors="backslashreplace") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                partial.replace(self.target)
-            finally:
-                partial.unlink(missing_ok=True)
+            if self.target.exists() and not self.target.is_file():
+                self.target.write_bytes(text)  # a device or a pipe is written to, never replaced
+            else:
+                _replace(self.target, text)
         except OSError as error:
             raise WriteError(f"{self.path} cannot be written: {error.strerror}") from error
 
 
-def report_files(paths: Sequence[str], *, model: str | None = None) -> list[ReportFile]:
+def _replace(target: Path, content: bytes) -> None:
+    """Write a file whole, or leave it as it was."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def report_files(
+    paths: Sequence[str], *, source: str | None = None, called: str = "the report that is read"
+) -> list[ReportFile]:
     """Check where reports shall go, before any work.
 
     Args:
         paths: As given on the command line.
-        model: The checkpoint, which no report may overwrite.
+        source: The file that is read, which no report may overwrite.
+        called: What that file is.
 
     Raises:
         ReportError: A suffix stands for no format.
         UsageError: A folder is missing or closed, or two paths are one file.
     """
-    taken = {} if model is None else {Path(model).resolve(): "the checkpoint"}
+    taken = {} if source is None else {Path(source).resolve(): called}
     files = []
     for path in paths:
         each = ReportFile(path, Path(path).resolve(), format_of(path))

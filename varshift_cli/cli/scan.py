@@ -67,7 +67,7 @@ def scan(
         all_layers=bool(all or config.all),
         typed=said.typed(),
     )
-    files = output.report_files(report or (), model=model)
+    files = output.report_files(report or (), source=model, called="the checkpoint")
     quiet = bool(quiet or config.quiet)
     announce(settled, config, quiet=quiet)
     from varshift_cli.pipeline import scan_checkpoint
