@@ -41,6 +41,8 @@ _NOISE_OPS: dict[Any, noise.NoiseKind] = {
 }
 _IN_PLACE_NOISE = {op for op in _NOISE_OPS if op._schema.name.endswith("_")}
 _BATCH_NORM = aten.batch_norm.default
+_DECOMPOSED_BATCH_NORM = aten._native_batch_norm_legit_no_training.default
+"""What is left of a BN in eval mode after ``ExportedProgram.run_decompositions``."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,10 +92,13 @@ class NoiseCall:
     training: bool
     """The flag the model passed: True under ``eval()`` is noise that ignores ``eval()``."""
     in_place: bool
+    order: int
+    """Counts the dropout calls of a forward from 1. Masks are seeded by it rather than by the
+    name: an eager, a scripted and an exported model agree on the order, not on names."""
 
     def apply(self, seed: int, samples: Tensor) -> Tensor:
         """The output with dropout on; in place where the op is."""
-        site = noise.site_key(seed, self.key.name, self.key.call)
+        site = noise.site_key(seed, "noise", self.order)
         output = noise.apply_noise(self.kind, self.input, self.p, samples, site)
         return self.input.copy_(output) if self.in_place else output
 
@@ -155,6 +160,12 @@ class Interception(TorchDispatchMode):  # type: ignore[no-untyped-call]
             call = self._batch_norm_call(args)
             if call is not None:
                 return self._execute(self._regime.batch_norm, (call, self._batch), {})
+        elif func is _DECOMPOSED_BATCH_NORM:
+            x, weight, bias, mean, var, momentum, eps = args
+            call = self._batch_norm_call((x, weight, bias, mean, var, False, momentum, eps, True))
+            if call is not None:
+                output = self._execute(self._regime.batch_norm, (call, self._batch), {})
+                return output, x.new_empty(0), x.new_empty(0)
         elif func in _NOISE_OPS:
             return self._execute(
                 self._regime.noise, (self._noise_call(func, args, kwargs or {}), self._batch), {}
@@ -184,6 +195,7 @@ class Interception(TorchDispatchMode):  # type: ignore[no-untyped-call]
             float(p),
             bool(training),
             func in _IN_PLACE_NOISE,
+            self._noise_calls.total(),
         )
 
     def _noise_name(self) -> str:
@@ -201,15 +213,19 @@ class Interception(TorchDispatchMode):  # type: ignore[no-untyped-call]
 _LIBRARY = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parent.parent}{os.sep}")
 
 
+_OUTERMOST = str(Path(__file__).with_name("borrow.py"))
+
+
 def is_library(file: str) -> bool:
     """Whether a source file is torch's or ours rather than the user's."""
     return file.startswith((*_LIBRARY, "<"))
 
 
 def caller_location() -> str | None:
-    """``file:line`` of the innermost frame that is neither torch's nor ours."""
+    """``file:line`` of the innermost frame of the model's that is neither torch's nor ours."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
+    # Beyond our own call of the model lies whoever called us, a script or the command line.
+    while frame is not None and frame.f_code.co_filename != _OUTERMOST:
         if not is_library(frame.f_code.co_filename):
             return f"{shown_path(frame.f_code.co_filename)}:{frame.f_lineno}"
         frame = frame.f_back

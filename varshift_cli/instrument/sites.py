@@ -67,6 +67,7 @@ def find_batch_norms(model: nn.Module) -> BatchNormCatalogue:
     kinds = {
         name: getattr(module, "original_name", type(module).__name__)
         for name, module in model.named_modules()
+        if type(module) is not nn.Module  # what an exported program has in a module's place
     }
     buffers = dict(model.named_buffers())
     sites = {

@@ -42,7 +42,11 @@ def set_training(model: nn.Module, training: bool) -> None:
 
 
 def _restore(module: nn.Module, name: str, buffer: Tensor, value: Tensor) -> None:
-    if module._buffers.get(name) is not buffer:
+    # By way of items(): the buffers of a ScriptModule are a mapping without get().
+    held = dict(module._buffers.items()).get(name)
+    scripted = isinstance(module, torch.jit.ScriptModule)
+    # A ScriptModule hands out a new object for the same tensor at every look.
+    if held is None or (held.data_ptr() != buffer.data_ptr() if scripted else held is not buffer):
         module._buffers[name] = buffer
     # NaN never equals itself, so compare bits by way of equal_nan.
     if not _same(buffer, value):

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from varshift_cli.errors import ArchitectureError
+from varshift_cli.loading import programs
 from varshift_cli.loading.arguments import (
     by_keyword,
     check_arguments,
@@ -42,6 +43,10 @@ class BuiltModel:
     missing_buffers: tuple[str, ...] = ()
     """Running statistics that the checkpoint lacks; the model keeps its initial values."""
     notes: tuple[str, ...] = ()
+    without_noise: str | None = None
+    """Why dropout cannot be seen or switched on, where it was taken out of the model."""
+    fixed_batch: int | None = None
+    """The only batch size that the model takes, where it was recorded at one."""
 
 
 def build_model(
@@ -78,7 +83,14 @@ def open_model(checkpoint: Checkpoint, key: str | None = None) -> BuiltModel:
     state = checkpoint.state_dict(key)
     own = [name for name, tensor in model.state_dict().items() if _is_tensor(tensor)]
     stored = {name: name for name in own if name in state.tensors}
-    return BuiltModel(model, "", stored)
+    return BuiltModel(
+        model,
+        "",
+        stored,
+        notes=programs.notes_on(model),
+        without_noise=programs.DROPOUT_REMOVED if programs.is_decomposed(model) else None,
+        fixed_batch=programs.fixed_batch(model),
+    )
 
 
 def _instantiate(

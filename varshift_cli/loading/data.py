@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,20 @@ class Draw:
     samples: int
     batch_size: int
     seed: int
+    whole: bool = False
+    """Only full batches, for a model that takes no other size."""
+
+    @classmethod
+    def of(cls, samples: int, batch_size: int, seed: int, fixed_batch: int | None) -> Draw:
+        """As asked for, or in batches of the only size that the model takes."""
+        return cls(samples, fixed_batch or batch_size, seed, whole=fixed_batch is not None)
 
     def rows(self, available: int) -> list[int]:
         """Indices drawn without replacement; all in their own order when that is all there is."""
+        if self.whole:
+            count = min(self.samples, available) // self.batch_size * self.batch_size
+            if count < available:
+                return replace(self, samples=count, whole=False).rows(available)
         if self.samples >= available:
             return list(range(available))
         generator = torch.Generator().manual_seed(self.seed)
@@ -89,6 +100,7 @@ def load_data(
     model: object,
     search_dirs: Sequence[Path],
     any_form: bool = False,
+    fixed_batch: int | None = None,
 ) -> LoadedData:
     """Draw the calibration batches.
 
@@ -104,6 +116,8 @@ def load_data(
         search_dirs: Folders to find files and modules in.
         any_form: Whether a function of the user's calls the model (``--forward``): dict batches
             are then passed on whole.
+        fixed_batch: The only batch size that the model takes; arrays and datasets are cut to it,
+            and what does not fill a batch is left out.
 
     Raises:
         DataError: If the data are missing, empty, damaged or not finite.
@@ -111,8 +125,12 @@ def load_data(
     """
     if samples < 1 or batch_size < 1:
         raise UsageError("--samples and --batch-size must be at least 1")
-    draw = Draw(samples, batch_size, seed)
+    draw = Draw.of(samples, batch_size, seed, fixed_batch)
     adapter = BatchAdapter(ANY_FORM if any_form else forward_signature(model), spec)
+    if draw.whole:
+        adapter.notes.append(
+            f"the model was recorded for batches of {draw.batch_size}, and takes no others"
+        )
     if is_array_file(spec):
         if data_args:
             raise UsageError(f"--data-arg has no use for the array file {spec}")
@@ -193,7 +211,7 @@ def _from_object(
         count,
         _common_size(batches),
         tuple(adapter.notes),
-        regroupable=_is_map_style(made),
+        regroupable=_is_map_style(made) and not draw.whole,
     )
 
 
@@ -221,8 +239,19 @@ def _is_map_style(made: Any) -> bool:
 
 def _collated(dataset: Any, draw: Draw, call: str) -> Iterator[Any]:
     """Batches of a map-style dataset, sampled by the seed."""
-    for rows in draw.slices(draw.rows(len(dataset))):
+    drawn = draw.rows(len(dataset))
+    _check_filled(drawn, draw, call)
+    for rows in draw.slices(drawn):
         yield _collate([_item(dataset, row, call) for row in rows], call)
+
+
+def _check_filled(rows: Sequence[int], draw: Draw, where: str) -> None:
+    if draw.whole and not rows:
+        raise DataError(
+            f"{where} does not fill one batch of {draw.batch_size}, the only size that the model "
+            "was recorded for",
+            hint="Give more samples, or export the model with a dynamic batch dimension.",
+        )
 
 
 def _item(dataset: Any, row: int, call: str) -> Any:
@@ -294,6 +323,7 @@ def _from_arrays(arrays: Arrays, draw: Draw, model: object, adapter: BatchAdapte
     available = len(arrays.inputs)
     check_enough(min(available, draw.samples), where)
     rows = draw.rows(available)
+    _check_filled(rows, draw, where)
     inputs = _single(arrays.inputs, arrays.input_name, model, adapter.notes)
     labels = None if arrays.labels is None else _single(arrays.labels, None, None, [])
     if inputs.dtype == torch.uint8:
@@ -314,7 +344,9 @@ def _from_arrays(arrays: Arrays, draw: Draw, model: object, adapter: BatchAdapte
     label = f", labels {arrays.label_name}" if arrays.label_name else ""
     description = f"{where}  {len(rows):,} samples of {arrays.input_name}{drawn}{label}"
     size = min(draw.batch_size, len(rows))
-    return LoadedData(batches, description, len(rows), size, tuple(adapter.notes), regroupable=True)
+    return LoadedData(
+        batches, description, len(rows), size, tuple(adapter.notes), regroupable=not draw.whole
+    )
 
 
 def _first_bad_row(inputs: torch.Tensor, rows: Sequence[int]) -> int | None:

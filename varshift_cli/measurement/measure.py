@@ -145,8 +145,16 @@ class _Measuring:
         )
 
     def _wire(self) -> Wiring:
+        whole = self._batches[0]
+        few = _few(whole)
         try:
-            return trace_wiring(self._instrumented, _few(self._batches[0]))
+            return trace_wiring(self._instrumented, few)
+        except Exception as error:
+            if few is whole:
+                raise ForwardRaised(0) from error
+        # A model recorded or written for one batch size takes no other.
+        try:
+            return trace_wiring(self._instrumented, whole)
         except Exception as error:
             raise ForwardRaised(0) from error
 

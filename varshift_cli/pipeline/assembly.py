@@ -43,6 +43,9 @@ class Subject:
     dtype: torch.dtype
     missing_buffers: Sequence[str] = ()
     channels: bool = False
+    without_noise: str | None = None
+    """Why dropout was taken out of the model, so that nobody can tell what training saw."""
+    notes: Sequence[str] = ()
 
 
 def assemble(measured: Measurement, subject: Subject) -> Report:
@@ -68,7 +71,11 @@ def assemble(measured: Measurement, subject: Subject) -> Report:
         measured.outputs["train"],
         labels_of(subject.batches),
     )
+    if subject.without_noise is not None:
+        why = subject.without_noise
     unknown = {"effect": no_effect, "buffers.slope": why if buffers.slope is None else None}
+    for index in range(len(layers) if subject.without_noise is not None else 0):
+        unknown |= {f"layers.{index}.factors.{name}": why for name in ("stale", "dropout")}
     return Report(
         varshift_version=__version__,
         checkpoint=subject.checkpoint,
@@ -82,6 +89,7 @@ def assemble(measured: Measurement, subject: Subject) -> Report:
         effect=effect,
         verdict=judge(layers, None, findings),
         unknown=_reasons(unknown, layers, effect is not None and effect.accuracy is None, buffers),
+        notes=_notes(subject),
     )
 
 
@@ -103,8 +111,24 @@ def _layers(
                 dropouts=tuple(DropoutLink(noises[key], case) for key, case in visit.dropouts),
                 upstream=tuple(names.get(key, key.name) for key in visit.upstream),
             )
+        if subject.without_noise is not None:
+            records.append(_without_train(record))
+            continue
         records.append(replace(record, cause=name_cause(record.factors, record.level)))
     return tuple(records)
+
+
+def _without_train(record: LayerRecord) -> LayerRecord:
+    """A layer of a model whose dropout is gone: T is unknown, and so is the cause."""
+    return replace(
+        record,
+        factors=replace(record.factors, stale=None, dropout=None),
+        factor_intervals=replace(record.factor_intervals, stale=None, dropout=None),
+    )
+
+
+def _notes(subject: Subject) -> tuple[str, ...]:
+    return (*([subject.without_noise] if subject.without_noise else []), *subject.notes)
 
 
 def _dropouts(

@@ -124,7 +124,7 @@ def _held_out(request: FixRequest, inputs: Inputs, progress: Progress) -> list[_
     if request.holdout is None:
         return []
     search = [Path.cwd(), inputs.checkpoint.path.parent]
-    data = load_calibration(request.scan, request.holdout, inputs.model, search)
+    data = load_calibration(request.scan, request.holdout, inputs.built, search)
     outputs = _run(inputs, data, progress)
     return [_Eval(_name(request.holdout), data, outputs)]
 

@@ -19,6 +19,7 @@ from varshift_cli.loading import (
     load_data,
     load_forward,
     open_checkpoint,
+    open_model,
 )
 from varshift_cli.records import CheckpointRecord, ScanRequest
 
@@ -71,21 +72,29 @@ def open_inputs(request: ScanRequest) -> Inputs:
         )
     search = [Path.cwd(), checkpoint.path.parent]
     state = checkpoint.state_dict(request.key)
-    if request.arch is None:
-        raise UsageError(
-            f"{request.model} holds tensors but no code: --arch is missing",
-            hint="Give --arch model.py:build, the function or class that makes the network; or "
-            'put arch = "..." into ./varshift.toml.',
-        )
-    built = build_model(request.arch, request.arch_args, state, search_dirs=search)
+    built = _build(request, checkpoint, state, search)
     forward = None if request.forward is None else load_forward(request.forward, search)
-    data = load_calibration(request, request.data, built.model, search)
+    data = load_calibration(request, request.data, built, search)
     built.model.to(device)
     return Inputs(checkpoint, state, built, data, device, forward)
 
 
+def _build(
+    request: ScanRequest, checkpoint: Checkpoint, state: StateDict, search: list[Path]
+) -> BuiltModel:
+    """The model that ``--arch`` makes; without it, the one that the file itself holds."""
+    if request.arch is not None:
+        return build_model(request.arch, request.arch_args, state, search_dirs=search)
+    if request.arch_args:
+        raise UsageError(
+            "--arch-arg is given, but no --arch for it to be an argument of",
+            hint="Name what builds the network: --arch model.py:Net",
+        )
+    return open_model(checkpoint, request.key)
+
+
 def load_calibration(
-    request: ScanRequest, spec: str, model: nn.Module, search: list[Path]
+    request: ScanRequest, spec: str, built: BuiltModel, search: list[Path]
 ) -> LoadedData:
     """Load data by a request's options."""
     return load_data(
@@ -96,8 +105,10 @@ def load_calibration(
         samples=request.samples,
         batch_size=request.batch_size,
         seed=request.seed,
-        model=model,
+        model=built.model,
         search_dirs=search,
+        any_form=request.forward is not None,
+        fixed_batch=built.fixed_batch,
     )
 
 

@@ -57,6 +57,8 @@ def subject_of(inputs: Inputs, request: ScanRequest, catalogue: BatchNormCatalog
         dtype=dtype_of(inputs.model),
         missing_buffers=inputs.built.missing_buffers,
         channels=request.channels,
+        without_noise=inputs.built.without_noise,
+        notes=inputs.notes,
     )
 
 

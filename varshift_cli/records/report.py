@@ -74,4 +74,7 @@ class Report:
     verdict: Verdict
     unknown: Mapping[str, str] = field(default_factory=dict)
     """Dotted JSON path of a figure that is ``null`` -> the reason why."""
+    notes: tuple[str, ...] = ()
+    """What opening the checkpoint and the data brought up: which weights were taken, and the
+    like."""
     schema_version: int = SCHEMA_VERSION

@@ -58,6 +58,14 @@ def skipped(report: Report, style: Style) -> list[Text]:
     return lines
 
 
+def notes(report: Report, style: Style) -> list[Text]:
+    """What opening the files brought up."""
+    lines: list[Text] = []
+    for index, each in enumerate(report.notes):
+        lines += block("" if index else "Notes", Text(visible(each), "dim"), style, gutter=GUTTER)
+    return lines
+
+
 def cleared(report: Report, style: Style) -> list[Text]:
     """The usual suspects that the measurement clears: *Not why*, or *Checked* if all is well."""
     suspects = cleared_suspects(report)

@@ -11,6 +11,7 @@ from varshift_cli.report import summary
 from varshift_cli.report.layers import chosen, layer_table, rest_line
 from varshift_cli.report.screen import PLAIN, Style, block, spaced, to_text, wrap
 from varshift_cli.report.text import count, visible
+from varshift_cli.report.wording import is_without_train
 
 ORDERS = ("shift", "network")
 
@@ -44,6 +45,7 @@ def render_table(
             *summary.cleared(report, style),
             *summary.effect(report, style),
             *summary.skipped(report, style),
+            *summary.notes(report, style),
         ],
         [*summary.verdict(report, style), *summary.next_steps(report, style, typed=typed)],
     )
@@ -92,14 +94,29 @@ def _path(path: str | None, otherwise: str) -> str:
 def _contents(report: Report) -> str:
     layers = len({layer.name for layer in report.layers}) + len(report.skipped)
     parts = [count(layers, "BatchNorm layer")]
-    parts += [count(len(report.dropouts), "dropout")] if report.dropouts else ["no dropout"]
+    parts += [count(len(report.dropouts), "dropout")] if report.dropouts else [_no_dropout(report)]
     return ", ".join([*_container(report.checkpoint), *parts])
+
+
+def _no_dropout(report: Report) -> str:
+    return "dropout taken out" if is_without_train(report) else "no dropout"
+
+
+_WITH_CODE = {
+    "module": "pickled module",
+    "torchscript": "TorchScript",
+    "exported": "exported program",
+}
+"""Containers that hold the model itself."""
 
 
 def _container(checkpoint: CheckpointRecord) -> list[str]:
     if checkpoint.container is None:
         return []
     key = f", key {visible(checkpoint.key)}" if checkpoint.key else ""
+    known = _WITH_CODE.get(checkpoint.container)
+    if known is not None:
+        return [known + key]
     return [f"state dict ({visible(checkpoint.container)}{key})"]
 
 

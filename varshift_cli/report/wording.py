@@ -101,9 +101,14 @@ def cleared_suspects(report: Report) -> list[str]:
     stale = [each.factors.stale for each in report.layers if each.factors.stale is not None]
     if stale and max(stale) < _FRESH and min(stale) > 1 / _FRESH:
         suspects.append(f"buffers are fresh (stale {_range(stale)})")
-    if report.layers and not report.dropouts:
+    if report.layers and not report.dropouts and not is_without_train(report):
         suspects.append("no dropout in this network")
     return suspects
+
+
+def is_without_train(report: Report) -> bool:
+    """Whether dropout was taken out of the model, so that what training saw is not known."""
+    return bool(report.layers) and all(each.factors.dropout is None for each in report.layers)
 
 
 def effect_sentences(report: Report) -> list[str]:

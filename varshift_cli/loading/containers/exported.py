@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -99,7 +101,7 @@ class ExportedProgramFile(ZippedCheckpoint):
             refuse_hidden_code(self.path, self.directory, self.folder)
         data = bytes(self.source.read(0, self.source.size))
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _quiet():
                 warnings.simplefilter("ignore")
                 return torch.export.load(io.BytesIO(data)).module()
         except Exception as problem:
@@ -109,6 +111,18 @@ class ExportedProgramFile(ZippedCheckpoint):
                 f"{type(problem).__name__} {' '.join(str(problem).split())[:300]}",
                 hint="Export it again with this version of torch.",
             ) from problem
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging what the reader of a program makes of its symbols."""
+    logger = logging.getLogger("torch._export.serde.serialize")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _integer(value: Mapping[str, Any]) -> int:
