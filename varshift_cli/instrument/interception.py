@@ -98,7 +98,7 @@ class NoiseCall:
 
     def apply(self, seed: int, samples: Tensor) -> Tensor:
         """The output with dropout on; in place where the op is."""
-        site = noise.site_key(seed, "noise", self.order)
+        site = noise.site_key(seed, "mask", self.order)
         output = noise.apply_noise(self.kind, self.input, self.p, samples, site)
         return self.input.copy_(output) if self.in_place else output
 

@@ -32,7 +32,9 @@ def is_decomposed(model: nn.Module) -> bool:
 def fixed_batch(model: nn.Module) -> int | None:
     """The only batch size that an exported program takes; ``None`` for any size."""
     inputs = [node.meta.get("val") for node in _nodes(model) if node.op == "placeholder"]
-    first = [value.shape[0] for value in inputs if isinstance(value, torch.Tensor) and value.dim()]
+    first: list[Any] = [
+        value.shape[0] for value in inputs if isinstance(value, torch.Tensor) and value.dim()
+    ]
     # A size that may vary is a SymInt, which is no int.
     sizes = {size if isinstance(size, int) else None for size in first}
     return sizes.pop() if len(sizes) == 1 else None
@@ -75,10 +77,9 @@ def _nodes(model: nn.Module) -> Iterator[fx.Node]:
 
 
 def _op_name(node: fx.Node) -> str:
-    target = node.target
-    return (
-        target._schema.name.partition("::")[2] if isinstance(target, torch._ops.OpOverload) else ""
-    )  # noqa: SLF001, E501 - an op has no public name without its overload
+    """``dropout`` for a call of ``aten.dropout.default``; empty for what is no call of an op."""
+    parts = str(node.target).split(".")
+    return parts[1] if node.op == "call_function" and parts[0] == "aten" else ""
 
 
 def _script_nodes(model: torch.jit.ScriptModule) -> Iterator[Any]:

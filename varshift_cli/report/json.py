@@ -91,6 +91,8 @@ def to_json(report: Report) -> str:
         for key, each in value["verdict"].items()
         if key in _VERDICT or each not in (None, [])  # further keys only where they say something
     }
+    if not value["notes"]:
+        del value["notes"]
     value["unknown"] = encoder.holes | value["unknown"]
     return _text(value)
 
