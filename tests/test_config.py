@@ -1,7 +1,12 @@
+import inspect
+from datetime import date
+
 import pytest
 
-from varshift_cli.config import Config, load_config
+from varshift_cli.cli.app import app
+from varshift_cli.config import COMMAND_LINE_ONLY, Config, load_config
 from varshift_cli.errors import ConfigError
+from varshift_cli.records import LayerRule, Policy, Suppression
 
 
 @pytest.fixture
@@ -43,6 +48,22 @@ def test_every_setting(written):
         all = true
         channels = true
         quiet = false
+        max-changed-predictions = 0.01
+        min_accuracy = 0.97
+        baseline = "base.json"
+
+        [layers]
+        "head.*" = { max-shift = 1.5 }
+        "*.bn1" = 2
+
+        [[suppress]]
+        layers = ["aux.*", "old.*"]
+        reason = "cut off"
+        expires = 2027-01-31
+
+        [[suppress]]
+        code = "VS210"
+        reason = "known"
         """
     )
 
@@ -67,7 +88,17 @@ def test_every_setting(written):
         all=True,
         channels=True,
         quiet=False,
+        max_changed_predictions=0.01,
+        min_accuracy=0.97,
+        baseline="base.json",
+        layers=(LayerRule("head.*", 1.5), LayerRule("*.bn1", 2.0)),
+        suppress=(
+            Suppression("cut off", "aux.*", None, date(2027, 1, 31)),
+            Suppression("cut off", "old.*", None, date(2027, 1, 31)),
+            Suppression("known", None, "VS210"),
+        ),
     )
+    assert config.policy == Policy(2.0, config.layers, 0.01, 0.97, config.suppress)
 
 
 def test_pyproject(written):
@@ -157,6 +188,56 @@ def test_wrong_values(written, line, message):
 
     assert caught.value.message.startswith("./varshift.toml")
     assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("layers = 3", "layers must be a table, not integer 3", None),
+        ('[layers]\n"a.*" = "x"', "layers.'a.*' must be a number, not string 'x'", None),
+        ('[layers]\n"a.*" = { shift = 2 }', "must be { max-shift = X }, but has shift", None),
+        ("[layers]\nhead.bn = 2", "but has bn", '"head.*" = { max-shift = 1.5 }'),
+        ("[layers]\nmax-shift = 2", "max-shift is a setting", "above [layers]"),
+        ("suppress = 1", "suppress must be a list of tables", None),
+        ("suppress = [1]", "suppress[0] must be a table, not integer 1", None),
+        ('[[suppress]]\nlayers = "a"', "suppress[0] has no reason", "say why"),
+        ('[[suppress]]\nlayers = "a"\nreason = ""', "suppress[0].reason must be a string", None),
+        ('[[suppress]]\nreason = "x"', "neither layers nor code", None),
+        ('[[suppress]]\nlayer = "a"', "no setting 'layer'", "did you mean layers?"),
+        ('[[suppress]]\nlayers = []\nreason = "x"', "a string or a list of strings", None),
+        (
+            '[[suppress]]\nlayers = "a"\nreason = "x"\nexpires = "soon"',
+            "suppress[0].expires must be a day such as 2027-01-31, not string 'soon'",
+            None,
+        ),
+        ('min-accuracy = "0.9"', "min-accuracy must be a number", None),
+    ],
+)
+def test_wrong_policies(written, text, message, hint):
+    """A gate's settings are checked as strictly, and say where it is wrong and what to write."""
+    with pytest.raises(ConfigError) as caught:
+        written(text + "\n")
+
+    assert message in caught.value.message
+    assert hint is None or hint in caught.value.hint
+
+
+def test_an_expiry_may_be_text(written):
+    """A day is a day, quoted or not."""
+    text = '[[suppress]]\ncode = "VS101"\nreason = "x"\nexpires = "2027-01-31"\n'
+
+    assert written(text).suppress[0].expires == date(2027, 1, 31)
+
+
+def test_every_option_is_a_setting():
+    """Every option of every command can stand in the file, or is kept out of files for safety."""
+    commands = [each.callback for each in app.registered_commands]
+    parameters = [p for each in commands for p in inspect.signature(each).parameters.values()]
+    options = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    kept_out = {name.replace("-", "_") for name in COMMAND_LINE_ONLY}
+
+    assert len(options) > 20
+    assert options - kept_out - set(Config.__dataclass_fields__) == set()
 
 
 def test_not_a_table(written):

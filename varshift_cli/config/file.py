@@ -10,19 +10,30 @@ Keys are the long option names, with ``-`` or ``_``:
     arch-arg = { p = 0.5 }        # or ["p=0.5"]
     data = "calib.npz"
     max-shift = 1.25
+    baseline = "base.json"        # then only what got worse fails
+    min-accuracy = 0.97
+
+    [layers]                      # in pyproject.toml: [tool.varshift.layers]
+    "head.*" = { max-shift = 1.5 }
+
+    [[suppress]]                  # in pyproject.toml: [[tool.varshift.suppress]]
+    layers = "aux.*"
+    reason = "cut off before deployment"
+    expires = 2027-01-31
 """
 
 from __future__ import annotations
 
-import difflib
-import json
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from varshift_cli.config.policy import layer_rules, suppressions
+from varshift_cli.config.values import arguments, count, flag, kind, number, text, unknown
 from varshift_cli.errors import ConfigError
+from varshift_cli.records import LayerRule, Policy, Suppression
 
 OWN_FILE = "varshift.toml"
 SHARED_FILE = "pyproject.toml"
@@ -64,11 +75,28 @@ class Config:
     device: str | None = None
     holdout: str | None = None
     max_shift: float | None = None
+    layers: tuple[LayerRule, ...] = ()
+    """Thresholds of their own, in the order of the file."""
+    max_changed_predictions: float | None = None
+    min_accuracy: float | None = None
+    suppress: tuple[Suppression, ...] = ()
+    baseline: str | None = None
     format: str | None = None
     order: str | None = None
     all: bool | None = None
     channels: bool | None = None
     quiet: bool | None = None
+
+    @property
+    def policy(self) -> Policy:
+        """What the file asks of a report."""
+        return Policy(
+            self.max_shift,
+            self.layers,
+            self.max_changed_predictions,
+            self.min_accuracy,
+            self.suppress,
+        )
 
 
 def load_config(folder: Path | None = None) -> Config:
@@ -110,7 +138,7 @@ def _tool_table(pyproject: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if table is None:
         return None
     if not isinstance(table, dict):
-        raise ConfigError(f"./{SHARED_FILE}: tool.varshift must be a table, not {_kind(table)}")
+        raise ConfigError(f"./{SHARED_FILE}: tool.varshift must be a table, not {kind(table)}")
     return table
 
 
@@ -134,86 +162,32 @@ def _unknown_key(key: str, option: str, source: str) -> ConfigError:
             f"{source}: {key} is not accepted from a file",
             hint=f"say --{option} on the command line, where it is needed",
         )
-    near = difflib.get_close_matches(option, _READERS, n=1)
-    return ConfigError(
-        f"{source}: there is no setting {key!r}",
-        hint=f"did you mean {near[0]}?" if near else f"settings are {', '.join(_READERS)}",
-    )
-
-
-def _text(value: object, where: str) -> str:
-    if isinstance(value, str) and value:
-        return value
-    raise _wrong(where, "a string", value)
-
-
-def _flag(value: object, where: str) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise _wrong(where, "true or false", value)
-
-
-def _count(value: object, where: str) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise _wrong(where, "a whole number", value)
-
-
-def _number(value: object, where: str) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    raise _wrong(where, "a number", value)
-
-
-def _arguments(value: object, where: str) -> tuple[str, ...]:
-    """A table ``{p = 0.5}``, or a list ``["p=0.5"]``, as ``name=value``."""
-    if isinstance(value, dict):
-        return tuple(f"{name}={_as_json(each, where)}" for name, each in value.items())
-    if isinstance(value, list):
-        arguments = tuple(_text(each, where) for each in value)
-        if all("=" in each for each in arguments):
-            return arguments
-    raise _wrong(where, 'a table {name = value} or a list ["name=value"]', value)
-
-
-def _as_json(value: object, where: str) -> str:
-    # In a table a string is a string, even one that reads like a number, so it goes quoted; but
-    # "@file.yaml" names a file, as on the command line.
-    if isinstance(value, str) and value.startswith("@"):
-        return value
-    try:
-        return json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise _wrong(where, "numbers, strings, true, false, lists and tables", value) from error
-
-
-def _wrong(where: str, expected: str, value: object) -> ConfigError:
-    return ConfigError(f"{where} must be {expected}, not {_kind(value)} {value!r}")
-
-
-def _kind(value: object) -> str:
-    names = {dict: "table", list: "list", str: "string", bool: "boolean", int: "integer"}
-    return names.get(type(value), type(value).__name__)
+    return unknown(key, _READERS, source)
 
 
 _READERS: Mapping[str, Callable[[object, str], Any]] = {
-    "arch": _text,
-    "arch-arg": _arguments,
-    "key": _text,
-    "data": _text,
-    "data-arg": _arguments,
-    "input": _text,
-    "label": _text,
-    "forward": _text,
-    "batch-size": _count,
-    "samples": _count,
-    "seed": _count,
-    "device": _text,
-    "holdout": _text,
-    "max-shift": _number,
-    "format": _text,
-    "order": _text,
-    "all": _flag,
-    "channels": _flag,
-    "quiet": _flag,
+    "arch": text,
+    "arch-arg": arguments,
+    "key": text,
+    "data": text,
+    "data-arg": arguments,
+    "input": text,
+    "label": text,
+    "forward": text,
+    "batch-size": count,
+    "samples": count,
+    "seed": count,
+    "device": text,
+    "holdout": text,
+    "max-shift": number,
+    "layers": layer_rules,
+    "max-changed-predictions": number,
+    "min-accuracy": number,
+    "suppress": suppressions,
+    "baseline": text,
+    "format": text,
+    "order": text,
+    "all": flag,
+    "channels": flag,
+    "quiet": flag,
 }
