@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import typer
 
 from varshift_cli.cli import options
@@ -15,6 +13,7 @@ def check(
     saved: SavedReport,
     *,
     max_shift: options.MaxShift = None,
+    baseline: options.Baseline = None,
     format: options.Format = None,  # noqa: A002  the option's name
     report: options.Report = None,
     all: options.All = None,  # noqa: A002  the option's name
@@ -22,24 +21,25 @@ def check(
 ) -> None:
     """Gate on a saved report: exit 1 if a layer is beyond the threshold."""
     from varshift_cli.cli import output
+    from varshift_cli.cli.gating import settle_gate
     from varshift_cli.cli.saved import read_report
     from varshift_cli.cli.settings import choose
     from varshift_cli.cli.show import View, show_report
     from varshift_cli.config import load_config
-    from varshift_cli.gate import exit_code, judge
+    from varshift_cli.gate import exit_code
 
     config = load_config()
     files = output.report_files(report or (), source=None if saved == "-" else saved)
     found = read_report(saved)
-    threshold = next(
-        (each for each in (max_shift, config.max_shift, found.verdict.threshold) if each), None
+    gate = settle_gate(
+        config, max_shift=max_shift, baseline=baseline, otherwise=found.verdict.threshold
     )
-    if threshold is None:
+    if not gate.is_set:
         raise UsageError(
             "there is nothing to check against: no threshold was given",
-            hint="--max-shift 1.25, or max-shift = 1.25 in ./varshift.toml",
+            hint="--max-shift 1.25, or max-shift = 1.25 in ./varshift.toml, or --baseline",
         )
-    judged = replace(found, verdict=judge(found.layers, threshold, found.findings))
+    judged = gate.judged(found)
     view = View(
         format=choose(options.FormatName, format, config.format, config)
         or options.FormatName.TABLE,

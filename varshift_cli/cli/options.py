@@ -60,6 +60,14 @@ MaxShift = Annotated[
     float | None,
     typer.Option(metavar="X", help="exit 1 if a layer is beyond X", rich_help_panel=_OUTPUT),
 ]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="earlier JSON report: fail on what got worse",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 Format = Annotated[
     FormatName | None,
     typer.Option(metavar="NAME", help="on stdout: table or json (table)", rich_help_panel=_OUTPUT),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import typer
 
 from varshift_cli.cli import options
@@ -26,6 +24,7 @@ def scan(
     seed: options.Seed = None,
     device: options.Device = None,
     max_shift: options.MaxShift = None,
+    baseline: options.Baseline = None,
     format: options.Format = None,  # noqa: A002  the option's name
     report: options.Report = None,
     all: options.All = None,  # noqa: A002  the option's name
@@ -35,11 +34,12 @@ def scan(
 ) -> None:
     """Measure how far each BatchNorm layer is off in eval(), and why."""
     from varshift_cli.cli import output
+    from varshift_cli.cli.gating import settle_gate
     from varshift_cli.cli.progress import progress_on_stderr
     from varshift_cli.cli.settings import Said, announce, choose, settle
     from varshift_cli.cli.show import View, show_report
     from varshift_cli.config import load_config
-    from varshift_cli.gate import check_threshold, exit_code, judge
+    from varshift_cli.gate import exit_code
 
     config = load_config()
     said = Said(
@@ -58,8 +58,7 @@ def scan(
         allow_pickle=allow_pickle,
     )
     settled = settle(model, said, config, channels=bool(channels or config.channels))
-    threshold = config.max_shift if max_shift is None else max_shift
-    check_threshold(threshold)
+    gate = settle_gate(config, max_shift=max_shift, baseline=baseline)
     view = View(
         format=choose(options.FormatName, format, config.format, config)
         or options.FormatName.TABLE,
@@ -74,7 +73,7 @@ def scan(
 
     with progress_on_stderr(quiet=quiet) as progress:
         found = scan_checkpoint(settled.request, progress)
-    found = replace(found, verdict=judge(found.layers, threshold, found.findings))
+    found = gate.judged(found)
     for file in files:
         file.write(found)
     show_report(found, view)

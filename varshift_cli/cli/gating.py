@@ -1,0 +1,81 @@
+"""The gate as it was asked for: thresholds, exceptions and a baseline, from both places."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from varshift_cli.cli.saved import read_report
+from varshift_cli.config import Config
+from varshift_cli.errors import ReportError, UsageError
+from varshift_cli.records import Policy, Report
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What a report is held against."""
+
+    policy: Policy
+    baseline: Report | None
+    source: str | None
+    """The baseline's file."""
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anything can fail."""
+        return self.policy.gates or self.baseline is not None
+
+    def judged(self, report: Report) -> Report:
+        """The report with its verdict.
+
+        Raises:
+            NothingToMeasureError: No layer has a shift, and no finding decides without one.
+        """
+        from varshift_cli.gate import judge_report
+
+        return judge_report(
+            report, self.policy, baseline=self.baseline, baseline_source=self.source
+        )
+
+
+def settle_gate(
+    config: Config,
+    *,
+    max_shift: float | None,
+    baseline: str | None,
+    otherwise: float | None = None,
+) -> Gate:
+    """Let the command line win over the file; read the baseline, before any work.
+
+    Args:
+        config: What the file says.
+        max_shift: What the command line says.
+        baseline: Likewise; an empty name sets the file's baseline aside.
+        otherwise: The threshold where neither says one.
+
+    Raises:
+        UsageError: A threshold is out of range.
+        ReportError: The baseline cannot be read.
+    """
+    from varshift_cli.gate import check_policy
+
+    given = (max_shift, config.max_shift, otherwise)
+    threshold = next((each for each in given if each is not None), None)
+    policy = replace(config.policy, max_shift=threshold)
+    check_policy(policy)
+    path = config.baseline if baseline is None else baseline
+    return Gate(policy, _read_baseline(path) if path else None, path or None)
+
+
+def _read_baseline(path: str) -> Report:
+    if path == "-":
+        raise UsageError("--baseline reads a file, not stdin")
+    if not Path(path).exists():
+        raise ReportError(
+            f"there is no baseline {path}",
+            hint=f"make it from a good state: varshift scan MODEL --baseline= --report {path}",
+        )
+    try:
+        return read_report(path)
+    except ReportError as error:
+        raise ReportError(f"baseline {path}: {error.message}", hint=error.hint) from error
