@@ -32,11 +32,12 @@ ARROWS = {
     "diagnosis": FACTS | MEASURING,
     "remedies": FACTS | MEASURING | {"nn"},
     "nn": FACTS,
+    "static": FACTS | {"loading", "version"},
     "pipeline": FACTS
     | MEASURING
     | {"diagnosis", "remedies", "loading", "gate", "causes", "version"},
     "integrations": FACTS | {"pipeline", "report", "gate", "version"},
-    "cli": FACTS | {"pipeline", "report", "gate", "config", "causes", "version"},
+    "cli": FACTS | {"pipeline", "static", "report", "gate", "config", "causes", "version"},
     "__init__": FACTS | {"pipeline", "nn"},
     "__main__": {"cli"},
 }

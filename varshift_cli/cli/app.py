@@ -11,6 +11,7 @@ from varshift_cli.cli.check import check
 from varshift_cli.cli.errors import guarded
 from varshift_cli.cli.explain import explain
 from varshift_cli.cli.fix import fix
+from varshift_cli.cli.lint import lint
 from varshift_cli.cli.report import report
 from varshift_cli.cli.scan import scan
 
@@ -50,6 +51,7 @@ app.command(epilog="Example: varshift scan model.pt --arch model.py:Net --data d
     guarded(scan)
 )
 app.command(epilog="Example: varshift fix model.pt --recalibrate --holdout test.npz")(guarded(fix))
+app.command(epilog="Example: varshift lint model.safetensors")(guarded(lint))
 app.command(epilog="Example: varshift check report.json --max-shift 1.25")(guarded(check))
 app.command(epilog="Example: varshift report report.json --format markdown")(guarded(report))
 app.command(epilog="Example: varshift explain VS101")(guarded(explain))

@@ -15,6 +15,13 @@ class FormatName(StrEnum):
     JSON = "json"
 
 
+class Screen(StrEnum):
+    """What ``--format`` accepts where a result is a screen or data, and no report."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
 class Order(StrEnum):
     """What ``--order`` accepts."""
 
@@ -71,6 +78,12 @@ Baseline = Annotated[
 Format = Annotated[
     FormatName | None,
     typer.Option(metavar="NAME", help="on stdout: table or json (table)", rich_help_panel=_OUTPUT),
+]
+ScreenFormat = Annotated[
+    Screen | None,
+    typer.Option(
+        "--format", metavar="NAME", help="on stdout: table or json (table)", rich_help_panel=_OUTPUT
+    ),
 ]
 Report = Annotated[
     list[str] | None,

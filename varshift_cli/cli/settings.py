@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from varshift_cli.cli import output
+from varshift_cli.cli.options import Screen
 from varshift_cli.config import Config
 from varshift_cli.errors import ConfigError, UsageError
 from varshift_cli.records import ScanRequest
@@ -105,6 +106,13 @@ def choose(kind: type[E], said: E | None, in_file: str | None, config: Config) -
     except ValueError:
         names = " or ".join(each.value for each in kind)
         raise ConfigError(f"{config.source}: {in_file!r} must be {names}") from None
+
+
+def screen_of(said: Screen | None, config: Config) -> Screen:
+    """Table or JSON; the file's word counts where it is one of the two."""
+    if said is not None:
+        return said
+    return Screen.JSON if config.format == Screen.JSON.value else Screen.TABLE
 
 
 def announce(settled: Settled, config: Config, *, quiet: bool) -> None:

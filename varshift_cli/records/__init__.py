@@ -22,6 +22,7 @@ from varshift_cli.records.layers import (
     worst_layer,
 )
 from varshift_cli.records.levels import LEVEL_BOUNDS, Case, Describe, FindingLevel, Level, Status
+from varshift_cli.records.lint import LintReport, StoredLayer
 from varshift_cli.records.policy import LayerRule, Policy, Suppression
 from varshift_cli.records.progress import Progress, SilentProgress
 from varshift_cli.records.repairs import FixRecord, LayerRepair, RepairRecord, Score
@@ -70,6 +71,7 @@ __all__ = [
     "LayerRule",
     "LayerVerdict",
     "Level",
+    "LintReport",
     "Outcome",
     "Policy",
     "Progress",
@@ -82,6 +84,7 @@ __all__ = [
     "SilentProgress",
     "Skipped",
     "Status",
+    "StoredLayer",
     "Suppressed",
     "Suppression",
     "Verdict",

@@ -7,7 +7,8 @@ depends on the record alone.
 from varshift_cli.report.cause import render_catalogue, render_cause
 from varshift_cli.report.fix import render_fix
 from varshift_cli.report.formats import FORMATS, Format, format_of
-from varshift_cli.report.json import fix_to_json, from_json, to_json
+from varshift_cli.report.json import fix_to_json, from_json, lint_to_json, to_json
+from varshift_cli.report.lint import render_lint
 from varshift_cli.report.plausible import refuse_nonsense
 from varshift_cli.report.screen import PLAIN, Style
 from varshift_cli.report.table import ORDERS, render_table
@@ -22,10 +23,12 @@ __all__ = [
     "fix_to_json",
     "format_of",
     "from_json",
+    "lint_to_json",
     "refuse_nonsense",
     "render_catalogue",
     "render_cause",
     "render_fix",
+    "render_lint",
     "render_table",
     "to_json",
     "visible",

@@ -18,6 +18,7 @@ from varshift_cli.records import (
     CheckpointRecord,
     FixRecord,
     LayerRecord,
+    LintReport,
     Report,
 )
 from varshift_cli.report.encoding import Encoder, Json, decode
@@ -121,6 +122,14 @@ def from_json(text: str) -> Report:
 def fix_to_json(record: FixRecord) -> str:
     """What a fix did as JSON text, ending in a newline."""
     return _text({"schema_version": SCHEMA_VERSION, **Encoder(_ORDER).record(record)})
+
+
+def lint_to_json(report: LintReport) -> str:
+    """What the buffers alone tell as JSON text, ending in a newline."""
+    encoder = Encoder(_ORDER)
+    value = encoder.record(report)
+    value["unknown"] = encoder.holes
+    return _text({"schema_version": value.pop("schema_version"), **value})
 
 
 def _parse(text: str) -> Any:

@@ -45,7 +45,7 @@ def why(report: Report, style: Style) -> list[Text]:
     lines: list[Text] = []
     for index, finding in enumerate(report.findings):
         label = "Why" if has_faults(report) else "Note"
-        lines += _finding("" if index else label, finding, style)
+        lines += finding_lines("" if index else label, finding, style)
     return lines
 
 
@@ -113,7 +113,8 @@ def next_steps(report: Report, style: Style, *, typed: Sequence[str]) -> list[Te
     return pairs(labelled, style, gutter=GUTTER, remark_style="dim")
 
 
-def _finding(label: str, finding: Finding, style: Style) -> list[Text]:
+def finding_lines(label: str, finding: Finding, style: Style) -> list[Text]:
+    """One finding: its code and message, and its rivals below, indented."""
     colour = _FINDING_COLOURS[finding.level]
     body = Text.assemble((visible(finding.code), colour), " ", visible(finding.message))
     lines = block(label, body, style, gutter=GUTTER)
