@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         WriteError,
     )
     from varshift_cli.nn import GaussianDropout, Uout
-    from varshift_cli.pipeline import recalibrate, scan
+    from varshift_cli.pipeline import correct, recalibrate, scan
     from varshift_cli.records import (
         AttributionShare,
         BuffersRecord,
@@ -65,7 +65,7 @@ __version__ = "0.1.0"
 
 _ROOMS: dict[str, tuple[str, ...]] = {
     "varshift_cli.nn": ("GaussianDropout", "Uout"),
-    "varshift_cli.pipeline": ("recalibrate", "scan"),
+    "varshift_cli.pipeline": ("correct", "recalibrate", "scan"),
     "varshift_cli.errors": (
         "ArchitectureError",
         "CheckpointError",
@@ -155,6 +155,7 @@ __all__ = [
     "Verdict",
     "WriteError",
     "__version__",
+    "correct",
     "recalibrate",
     "scan",
 ]

@@ -45,6 +45,7 @@ class Measurement:
         batch_statistics: BN that normalise by the batch even in eval().
         unreached: BN that no batch reached.
         outputs: Model outputs of ``eval``, ``clean`` and ``train``, joined, or None.
+        join: How many batches went through the population passes together.
     """
 
     layers: tuple[LayerMoments, ...]
@@ -55,6 +56,7 @@ class Measurement:
     batch_statistics: frozenset[str]
     unreached: tuple[str, ...]
     outputs: Mapping[str, Tensor | None]
+    join: int = 1
 
 
 def measure(
@@ -123,7 +125,8 @@ class _Measuring:
         deployed = EvalRegime(self._samples, seed=self._seed)
         with _stage(self._progress, "eval pass", len(self._batches)) as tell:
             run_eval(self._instrumented, self._batches, deployed, self._keep("eval", tell))
-        joined = self._joined_batches(deployed)
+        join = self._join_factor(deployed)
+        joined = join_batches(self._batches, self._samples, join)
         clean, procedure = self._population(
             "clean pass, dropout off", "clean", joined, noise_on=False
         )
@@ -142,11 +145,12 @@ class _Measuring:
             frozenset(deployed.batch_statistics),
             self._unreached(deployed),
             self._all_outputs(same=train is clean),
+            join,
         )
 
     def _wire(self) -> Wiring:
         whole = self._batches[0]
-        few = _few(whole)
+        few = few_of(whole)
         try:
             return trace_wiring(self._instrumented, few)
         except Exception as error:
@@ -172,11 +176,10 @@ class _Measuring:
             procedure = run_population(self._instrumented, batches, regime, self._keep(name, tell))
         return regime, procedure
 
-    def _joined_batches(self, deployed: EvalRegime) -> tuple[Sequence[Batch], Samples]:
+    def _join_factor(self, deployed: EvalRegime) -> int:
         if not self._regroup:
-            return self._batches, self._samples
-        factor = join_factor(deployed.gathered.largest_bytes, len(self._batches))
-        return join_batches(self._batches, self._samples, factor)
+            return 1
+        return join_factor(deployed.gathered.largest_bytes, len(self._batches))
 
     def _keep(self, name: str, tell: Callable[[], None]) -> Callable[[int, Any], None]:
         def keep(index: int, output: Any) -> None:
@@ -217,7 +220,7 @@ class _Measuring:
         return joined
 
 
-def _few(batch: Batch) -> Batch:
+def few_of(batch: Batch) -> Batch:
     """The first samples of a batch, when every tensor has one row per sample."""
     few = min(batch.size, _WIRING_SAMPLES)
     leaves = tree_leaves((batch.args, dict(batch.kwargs)))

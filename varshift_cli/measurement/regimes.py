@@ -109,6 +109,7 @@ class PopulationRegime:
         gathered: Moments of what enters each BN.
         noise_seen: p of every dropout that the forward met with p > 0.
         batch_statistics: Names of BN that normalise by the batch even in eval.
+        eps: Of every BN call.
     """
 
     def __init__(
@@ -130,11 +131,13 @@ class PopulationRegime:
         self.gathered = MomentsByCall(samples, grouped=grouped)
         self.noise_seen: dict[NoiseKey, float] = {}
         self.batch_statistics: set[str] = set()
+        self.eps: dict[BatchNormKey, float] = {}
 
     def collect(self, call: BatchNormCall, batch: int) -> None:
         """Take in one batch's input."""
         if call.training:
             self.batch_statistics.add(call.key.name)
+        self.eps[call.key] = call.eps
         self._window.add(call, batch)
 
     def settle(self, key: BatchNormKey) -> None:

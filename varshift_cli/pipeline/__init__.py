@@ -1,7 +1,7 @@
 """The whole order of things: the only room that knows every other one below the command line."""
 
 from varshift_cli.pipeline.fixing import fix_checkpoint
-from varshift_cli.pipeline.live import recalibrate, scan
+from varshift_cli.pipeline.live import correct, recalibrate, scan
 from varshift_cli.pipeline.scanning import scan_checkpoint
 
-__all__ = ["fix_checkpoint", "recalibrate", "scan", "scan_checkpoint"]
+__all__ = ["correct", "fix_checkpoint", "recalibrate", "scan", "scan_checkpoint"]

@@ -7,21 +7,26 @@ from typing import Any
 
 from torch import nn
 
+from varshift_cli.diagnosis import describe_buffers
+from varshift_cli.errors import FixDeclinedError
 from varshift_cli.instrument import find_batch_norms
 from varshift_cli.instrument.borrow import Forward, device_of
 from varshift_cli.loading import adapt_batches
 from varshift_cli.measurement import check_batches, measure
 from varshift_cli.pipeline.assembly import Subject, assemble
-from varshift_cli.pipeline.repair import repair_in_memory
+from varshift_cli.pipeline.measured import populations_of, verification_of
+from varshift_cli.pipeline.repair import carry_out, nothing_done, refuse_noise, repair_in_memory
 from varshift_cli.pipeline.scanning import dtype_of
 from varshift_cli.records import (
     Batch,
     CheckpointRecord,
+    Describe,
     Progress,
     RepairRecord,
     Report,
     SilentProgress,
 )
+from varshift_cli.remedies import Workload, corrected
 from varshift_cli.remedies.selection import frozen_layers
 
 UserForward = Callable[[nn.Module, Any], Any]
@@ -120,6 +125,61 @@ def recalibrate(
     return repair_in_memory(
         model, catalogue, drawn, frozen=frozen, forward=call, progress=progress or SilentProgress()
     ).record
+
+
+def correct(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    seed: int = 0,
+    include_frozen: bool = False,
+    forward: UserForward | None = None,
+    progress: Progress | None = None,
+) -> RepairRecord:
+    """Take out of the running buffers what dropout put in, by difference on these batches.
+
+    Where :func:`recalibrate` gives the buffers the statistics of ``batches``, which therefore have
+    to be training data with its augmentation, this removes dropout's part alone: any data of the
+    kind will do, a few hundred samples are enough, and a model without dropout is left exactly as
+    it is.
+
+    Args:
+        model: Any ``nn.Module``; its running buffers are filled in place (the same tensor
+            objects), nothing else changes. Unchanged if anything raises.
+        batches: As for :func:`scan`.
+        seed: Of dropout masks.
+        include_frozen: Also write layers that stay in eval mode while the model trains.
+        forward: As for :func:`scan`.
+        progress: Told of each stage.
+
+    Returns:
+        Each layer's shift before and after (mean over channels), the latter by a separate eval
+        pass; no layer in a model without dropout.
+
+    Raises:
+        DataError: Fewer than two samples, or non-finite input.
+        NothingToMeasureError: No BatchNorm layer with running statistics was reached.
+        ForwardError: The model's forward raised.
+        FixDeclinedError: The buffers describe the model with dropout off already (applied twice,
+            correction does harm), they are not finite, or dropout ignores eval().
+    """
+    drawn, call = _draw(model, batches, forward)
+    catalogue = find_batch_norms(model)
+    progress = progress or SilentProgress()
+    measured = measure(model, catalogue, drawn, seed=seed, progress=progress, forward=call)
+    before = verification_of(measured)
+    refuse_noise(before.always_on)
+    if describe_buffers(measured.layers)[0].describe is Describe.CLEAN:
+        raise FixDeclinedError(
+            "the running statistics describe the network with dropout off already: nothing to "
+            "correct, and a second correction would do harm"
+        )
+    frozen = frozenset() if include_frozen else frozen_layers(model, catalogue)
+    work = Workload(model, catalogue, drawn, frozen, progress, call, seed=seed)
+    new = corrected(populations_of(measured, work), catalogue)
+    if not new.selection.names:
+        return nothing_done("correct", new, drawn)
+    return carry_out(work, "correct", new, before).record
 
 
 def _draw(

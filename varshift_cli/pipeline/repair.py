@@ -1,7 +1,8 @@
-"""Repair a model in memory: measure, compute, write, prove; undone if the proof fails."""
+"""Repair a model in memory: compute, write, prove; undone if the proof fails."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,12 +16,22 @@ from varshift_cli.instrument.borrow import Forward
 from varshift_cli.measurement.outputs import accuracy_of, labels_of
 from varshift_cli.measurement.regroup import join_factor
 from varshift_cli.records import Batch, LayerRepair, Progress, RepairRecord, Skipped
-from varshift_cli.remedies import Verification, clean_statistics, verify, write_statistics
+from varshift_cli.remedies import (
+    NewStatistics,
+    Verification,
+    Workload,
+    gather_populations,
+    recalibrated,
+    verify,
+    write_statistics,
+)
 from varshift_cli.statistics import Population
 
 TOLERANCE = 1e-3
-"""A repair whose proof leaves more than this at any layer is taken back. Lockstep leaves 1e-7;
-windows and data-dependent control flow leave more."""
+"""A recalibration whose proof leaves more than this at any channel is taken back. Lockstep leaves
+1e-7; data-dependent control flow leaves more."""
+WINDOWED_TOLERANCE = 5e-2
+"""The same where memory forced windows, whose statistics are not quite exact."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,46 +64,99 @@ def repair_in_memory(
         ForwardError: The model's forward raised.
     """
     before = verify(model, catalogue, batches, progress=progress, forward=forward)
-    if before.always_on:
+    refuse_noise(before.always_on)
+    join = join_factor(before.largest_bytes, len(batches)) if regroup else 1
+    work = Workload(model, catalogue, batches, frozen, progress, forward, join)
+    new = recalibrated(gather_populations(work, with_train=False))
+    return carry_out(work, "recalibrate", new, before, tolerance)
+
+
+def refuse_noise(always_on: Sequence[str]) -> None:
+    """Refuse a model in which dropout cannot be switched off.
+
+    Raises:
+        FixDeclinedError: Names the dropouts that stay on.
+    """
+    if always_on:
         raise FixDeclinedError(
-            f"dropout stays on in eval(): {', '.join(before.always_on)}",
+            f"dropout stays on in eval(): {', '.join(always_on)}",
             hint="Statistics taken with it off would not hold in deployment. Pass "
             "training=self.training to the functional call, and fix again.",
         )
-    clean = clean_statistics(
-        model,
-        catalogue,
-        batches,
-        frozen=frozen,
-        progress=progress,
-        forward=forward,
-        join=join_factor(before.largest_bytes, len(batches)) if regroup else 1,
-    )
-    names = clean.selection.names
+
+
+def carry_out(
+    work: Workload,
+    method: str,
+    new: NewStatistics,
+    before: Verification,
+    tolerance: float = TOLERANCE,
+) -> Repair:
+    """Write new statistics into the model, and prove them by a separate eval pass.
+
+    After a recalibration every layer meets what its buffers hold. After a correction what is not
+    dropout's doing is still there, so that only what came out broken is taken back.
+
+    Raises:
+        NothingToMeasureError: No layer can be written.
+        FixDeclinedError: The proof failed; the buffers are as they were.
+        ForwardError: The model's forward raised; likewise.
+    """
+    names = new.selection.names
     if not names:
-        raise _nothing_to_write(clean.selection.skipped)
-    with _taken_back_on_error(catalogue):
-        write_statistics(catalogue, clean.populations)
-        after = verify(model, catalogue, batches, names=names, progress=progress, forward=forward)
-        _accept(after, tolerance)
-    labels = labels_of(batches)
+        raise _nothing_to_write(new.selection.skipped)
+    exact = method == "recalibrate"
+    if new.procedure.windows > 1:
+        tolerance = max(tolerance, WINDOWED_TOLERANCE)
+    with taken_back_on_error(work.catalogue):
+        write_statistics(work.catalogue, new.populations)
+        after = verify(
+            work.model,
+            work.catalogue,
+            work.batches,
+            names=names,
+            progress=work.progress,
+            forward=work.forward,
+        )
+        _accept(after, tolerance if exact else math.inf)
+    was, now = (before.worst, after.worst) if exact else (before.mean, after.mean)
+    labels = labels_of(work.batches)
     record = RepairRecord(
-        method="recalibrate",
-        layers=tuple(LayerRepair(name, before.worst[name], after.worst[name]) for name in names),
-        skipped=clean.selection.skipped,
-        residual=max(after.worst.values()) - 1.0,
-        samples=sum(batch.size for batch in batches),
-        batches=len(batches),
-        windows=clean.procedure.windows,
-        procedure=clean.procedure.method,
+        method=method,
+        layers=tuple(LayerRepair(name, was[name], now[name]) for name in names),
+        skipped=new.selection.skipped,
+        residual=max(now.values()) - 1.0,
+        samples=sum(batch.size for batch in work.batches),
+        batches=len(work.batches),
+        windows=new.procedure.windows,
+        procedure=new.procedure.method,
         accuracy_before=accuracy_of(before.outputs, labels),
         accuracy_after=accuracy_of(after.outputs, labels),
     )
-    return Repair(record, clean.populations, before, after)
+    return Repair(record, new.populations, before, after)
+
+
+def nothing_done(method: str, new: NewStatistics, batches: Sequence[Batch]) -> RepairRecord:
+    """The record of a repair that found no layer to change."""
+    return RepairRecord(
+        method=method,
+        layers=(),
+        skipped=new.selection.skipped,
+        residual=0.0,
+        samples=sum(batch.size for batch in batches),
+        batches=len(batches),
+        windows=new.procedure.windows,
+        procedure=new.procedure.method,
+    )
 
 
 def _accept(after: Verification, tolerance: float) -> None:
-    name, worst = max(after.worst.items(), key=lambda item: item[1])
+    name, worst = max(after.worst.items(), key=lambda item: (math.isnan(item[1]), item[1]))
+    if not math.isfinite(worst):
+        raise FixDeclinedError(
+            f"the repair did not hold: after it the variance that enters '{name}' is not finite; "
+            "taken back"
+        )
     if not worst - 1.0 <= tolerance:
         raise FixDeclinedError(
             f"the repair did not hold: after it '{name}' is still off by a factor of {worst:.4g} "
@@ -103,19 +167,41 @@ def _accept(after: Verification, tolerance: float) -> None:
 
 
 @contextmanager
-def _taken_back_on_error(catalogue: BatchNormCatalogue) -> Iterator[None]:
-    saved: list[tuple[Tensor, Tensor]] = [
+def taken_back_on_error(catalogue: BatchNormCatalogue) -> Iterator[None]:
+    """Put all running statistics back, bit for bit, if the block raises."""
+    saved = save_buffers(catalogue)
+    try:
+        yield
+    except BaseException:
+        put_back(saved)
+        raise
+
+
+@contextmanager
+def tried(catalogue: BatchNormCatalogue, populations: Mapping[str, Population]) -> Iterator[None]:
+    """Statistics in place for the length of a block, the old ones back afterwards."""
+    saved = save_buffers(catalogue)
+    try:
+        write_statistics(catalogue, populations)
+        yield
+    finally:
+        put_back(saved)
+
+
+def save_buffers(catalogue: BatchNormCatalogue) -> list[tuple[Tensor, Tensor]]:
+    """Every running buffer, with a copy of its values."""
+    return [
         (buffer, buffer.detach().clone())
         for site in catalogue.sites.values()
         for buffer in (site.running_mean, site.running_var)
     ]
-    try:
-        yield
-    except BaseException:
-        with torch.no_grad():
-            for buffer, value in saved:
-                buffer.copy_(value)
-        raise
+
+
+def put_back(saved: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Undo what happened to buffers since :func:`save_buffers`."""
+    with torch.no_grad():
+        for buffer, value in saved:
+            buffer.copy_(value)
 
 
 def _nothing_to_write(skipped: Sequence[Skipped]) -> NothingToMeasureError:

@@ -1,14 +1,29 @@
 """Repairs of a model's BatchNorm statistics, each proved by a separate eval pass."""
 
-from varshift_cli.remedies.recalibrate import CleanStatistics, clean_statistics, write_statistics
+from varshift_cli.remedies.correct import corrected, corrected_statistics
+from varshift_cli.remedies.populations import Populations, Workload, gather_populations
+from varshift_cli.remedies.recalibrate import (
+    CleanStatistics,
+    NewStatistics,
+    clean_statistics,
+    recalibrated,
+    write_statistics,
+)
 from varshift_cli.remedies.selection import Selection, select_layers
 from varshift_cli.remedies.verify import Verification, verify
 
 __all__ = [
     "CleanStatistics",
+    "NewStatistics",
+    "Populations",
     "Selection",
     "Verification",
+    "Workload",
     "clean_statistics",
+    "corrected",
+    "corrected_statistics",
+    "gather_populations",
+    "recalibrated",
     "select_layers",
     "verify",
     "write_statistics",

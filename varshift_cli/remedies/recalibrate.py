@@ -9,7 +9,6 @@ towards it, which takes many epochs and stops short.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,26 +16,25 @@ import torch
 from torch import nn
 
 from varshift_cli.errors import FixDeclinedError
-from varshift_cli.instrument import BatchNormCatalogue, borrowed
+from varshift_cli.instrument import BatchNormCatalogue
 from varshift_cli.instrument.borrow import Forward
-from varshift_cli.instrument.failures import forward_error
-from varshift_cli.instrument.lockstep import ForwardRaised
-from varshift_cli.measurement.passes import Procedure, run_population
-from varshift_cli.measurement.regimes import PopulationRegime
-from varshift_cli.measurement.regroup import join_batches
-from varshift_cli.measurement.samples import Samples
+from varshift_cli.measurement.passes import Procedure
 from varshift_cli.records import Batch, Progress
-from varshift_cli.remedies.selection import Selection, select_layers
+from varshift_cli.remedies.populations import Populations, Workload, gather_populations
+from varshift_cli.remedies.selection import Selection
 from varshift_cli.statistics import Population
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CleanStatistics:
+class NewStatistics:
     """What to write, by name of the BN module, and how it was found."""
 
     populations: Mapping[str, Population]
     selection: Selection
     procedure: Procedure
+
+
+CleanStatistics = NewStatistics
 
 
 def clean_statistics(
@@ -48,11 +46,8 @@ def clean_statistics(
     progress: Progress,
     forward: Forward | None = None,
     join: int = 1,
-) -> CleanStatistics:
+) -> NewStatistics:
     """Population statistics with dropout off, in one pass; the model is not changed.
-
-    Layers that will not be written go on normalising by their running buffers. Which these are is
-    known once the calls were seen; a pass that got it wrong is repeated.
 
     Args:
         model: On its device.
@@ -67,26 +62,18 @@ def clean_statistics(
         ForwardError: The model's forward raised.
         FixDeclinedError: Statistics came out non-finite.
     """
-    batches, nobody = join_batches(batches, Samples.anonymous(len(batches)), join)
-    kept: frozenset[str] = frozenset(frozen)
-    while True:
-        regime = PopulationRegime(nobody, noise_on=False, seed=0, grouped=False, kept=kept)
-        procedure = _run(model, catalogue, batches, regime, progress, forward)
-        calls = Counter(key.name for key in regime.gathered.moments)
-        selection = select_layers(
-            catalogue, calls, batch_statistics=regime.batch_statistics, frozen=frozen
-        )
-        unwritten = frozenset(calls) - frozenset(selection.names) - regime.batch_statistics
-        if unwritten <= kept:
-            break
-        kept |= unwritten
-    populations = {
-        key.name: moments.pooled()
-        for key, moments in regime.gathered.moments.items()
-        if key.name in selection.names
-    }
-    check_finite(populations)
-    return CleanStatistics(populations, selection, procedure)
+    work = Workload(model, catalogue, batches, frozen, progress, forward, join)
+    return recalibrated(gather_populations(work, with_train=False))
+
+
+def recalibrated(found: Populations) -> NewStatistics:
+    """What recalibration writes, from populations that were gathered.
+
+    Raises:
+        FixDeclinedError: Statistics came out non-finite.
+    """
+    check_finite(found.clean)
+    return NewStatistics(found.clean, found.selection, found.procedure)
 
 
 def write_statistics(catalogue: BatchNormCatalogue, populations: Mapping[str, Population]) -> None:
@@ -110,24 +97,3 @@ def check_finite(populations: Mapping[str, Population]) -> None:
                 f"the statistics of what enters '{name}' are not finite: nothing was changed",
                 hint="The weights or activations overflow; scan names the first layer affected.",
             )
-
-
-def _run(
-    model: nn.Module,
-    catalogue: BatchNormCatalogue,
-    batches: Sequence[Batch],
-    regime: PopulationRegime,
-    progress: Progress,
-    forward: Forward | None,
-) -> Procedure:
-    progress.start("clean pass, dropout off", len(batches))
-    try:
-        with borrowed(model, catalogue, forward) as instrumented:
-            return run_population(
-                instrumented, batches, regime, lambda _index, _output: progress.advance()
-            )
-    except ForwardRaised as raised:
-        cause = raised.__cause__ or raised
-        raise forward_error(model, cause, raised.batch, batches[raised.batch]) from cause
-    finally:
-        progress.finish()

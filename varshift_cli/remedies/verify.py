@@ -7,7 +7,7 @@ statistics but the model.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -30,12 +30,14 @@ class Verification:
 
     Attributes:
         worst: exp of the largest |ln((E+eps)/(R+eps))| over live channels, by BN name.
+        mean: exp of the mean over live channels of the same.
         outputs: Model outputs of all samples, or None.
         always_on: Names of dropouts that stay on in eval().
         largest_bytes: Of one BN input of one batch.
     """
 
     worst: dict[str, float]
+    mean: dict[str, float]
     outputs: Tensor | None
     always_on: tuple[str, ...]
     largest_bytes: int
@@ -71,27 +73,39 @@ def verify(
         raise forward_error(model, cause, raised.batch, batches[raised.batch]) from cause
     finally:
         progress.finish()
-    worst = _worst(catalogue, regime, names)
     always_on = tuple(sorted({key.name for key in regime.always_on}))
     return Verification(
-        worst,
-        outputs.joined(sum(batch.size for batch in batches)),
-        always_on,
-        regime.gathered.largest_bytes,
+        **shifts_of(_called(catalogue, regime, names)),
+        outputs=outputs.joined(sum(batch.size for batch in batches)),
+        always_on=always_on,
+        largest_bytes=regime.gathered.largest_bytes,
     )
 
 
-def _worst(
-    catalogue: BatchNormCatalogue, regime: EvalRegime, names: Collection[str] | None
-) -> dict[str, float]:
+def shifts_of(calls: Iterable[tuple[str, Tensor, Tensor, float]]) -> dict[str, dict[str, float]]:
+    """``worst`` and ``mean`` of a :class:`Verification`.
+
+    Args:
+        calls: Name, R, E and eps of every BN call; of several calls the farthest counts.
+    """
     worst: dict[str, float] = {}
+    mean: dict[str, float] = {}
+    for name, running, var, eps in calls:
+        live = live_channels(running, var, eps)
+        ratio = log_ratio(var, running, eps)[live].abs()
+        empty = ratio.numel() == 0
+        largest, average = (0.0, 0.0) if empty else (float(ratio.max()), float(ratio.mean()))
+        for kept, figure in ((worst, largest), (mean, average)):
+            # NaN compares false with everything: it must win, not get lost.
+            shift = math.exp(figure)
+            kept[name] = shift if not shift <= kept.get(name, 1.0) else kept.get(name, 1.0)
+    return {"worst": worst, "mean": mean}
+
+
+def _called(
+    catalogue: BatchNormCatalogue, regime: EvalRegime, names: Collection[str] | None
+) -> Iterable[tuple[str, Tensor, Tensor, float]]:
     for key, moments in regime.gathered.moments.items():
-        if names is not None and key.name not in names:
-            continue
-        running = catalogue.sites[key.name].running_var.detach().double()
-        var = moments.pooled().var
-        live = live_channels(running, var, regime.eps[key])
-        ratio = log_ratio(var, running, regime.eps[key])[live].abs()
-        figure = math.exp(float(ratio.max())) if ratio.numel() else 1.0
-        worst[key.name] = max(figure, worst.get(key.name, 1.0))
-    return worst
+        if names is None or key.name in names:
+            running = catalogue.sites[key.name].running_var.detach().double()
+            yield key.name, running, moments.pooled().var, regime.eps[key]

@@ -12,11 +12,12 @@ from varshift_cli.statistics.intervals import (
 )
 from varshift_cli.statistics.moments import GroupMoments, Population, row_moments
 from varshift_cli.statistics.ratios import DEAD_FRACTION, live_channels, log_ratio
-from varshift_cli.statistics.regression import SlopeEstimate, within_layer_slope
+from varshift_cli.statistics.regression import Pair, SlopeEstimate, within_layer_slope
 
 __all__ = [
     "DEAD_FRACTION",
     "GroupMoments",
+    "Pair",
     "Population",
     "Resampling",
     "ShiftEstimate",

@@ -12,6 +12,8 @@ from torch import Tensor
 MIN_LAYERS = 4
 """With fewer layers, folds of channels are left out instead of layers."""
 _FOLDS = 8
+_RELIABLE = 0.5
+"""At least this share of x's spread must be real rather than noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,34 +24,67 @@ class SlopeEstimate:
     error: float
 
 
-def within_layer_slope(pairs: Sequence[tuple[Tensor, Tensor]]) -> SlopeEstimate | None:
-    """Regress y on x over all channels, with an intercept per layer.
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair:
+    """x and y of one layer's channels, each of shape (channels,), float64.
+
+    ``xx_noise`` and ``xy_noise`` are the error variance of x and its error covariance with y;
+    noise in x alone would pull a slope towards 0.
+    """
+
+    x: Tensor
+    y: Tensor
+    xx_noise: Tensor | None = None
+    xy_noise: Tensor | None = None
+
+
+def within_layer_slope(pairs: Sequence[Pair]) -> SlopeEstimate | None:
+    """Regress y on x over all channels, with an intercept per layer and known errors in x.
+
+    slope = (sum xy - its noise)/(sum xx - its noise), x and y centred within layers (Fuller,
+    Measurement Error Models, 1987, section 1.2).
 
     Args:
-        pairs: (x, y) of each layer, each of shape (channels,), float64.
+        pairs: One per layer.
 
     Returns:
         The slope, with a standard error by leaving out one layer at a time (one fold of channels
-        when there are fewer than :data:`MIN_LAYERS` layers); ``None`` when x does not vary.
+        when there are fewer than :data:`MIN_LAYERS` layers); ``None`` when x does not vary, or
+        not by more than its noise.
     """
-    units = list(pairs)
-    if len(units) < MIN_LAYERS:
-        units = [
-            (x[fold::_FOLDS], y[fold::_FOLDS])
-            for x, y in (_centred(pair) for pair in pairs)
-            for fold in range(min(_FOLDS, x.shape[0]))
-        ]
-        sums = [(float(x @ x), float(x @ y)) for x, y in units]
-    else:
-        sums = [(float(x @ x), float(x @ y)) for x, y in (_centred(pair) for pair in units)]
-    xx, xy = sum(s[0] for s in sums), sum(s[1] for s in sums)
-    if len(sums) < 2 or any(xx - s[0] <= 0.0 for s in sums):
+    few = len(pairs) < MIN_LAYERS
+    sums = [each for pair in pairs for each in _sums(pair, _FOLDS if few else 1)]
+    if len(sums) < 2:
         return None
-    partial = torch.tensor([(xy - s[1]) / (xx - s[0]) for s in sums], dtype=torch.float64)
+    table = torch.tensor(sums, dtype=torch.float64)  # rows: xx, xy, noise of xx, noise of xy
+    total = table.sum(dim=0)
+    left = total - table
+    if float(total[0] - total[2]) < _RELIABLE * float(total[0]):
+        return None
+    if bool((left[:, 0] - left[:, 2] <= 0.0).any()) or float(total[0]) <= 0.0:
+        return None
+    partial = (left[:, 1] - left[:, 3]) / (left[:, 0] - left[:, 2])
     spread = float((partial - partial.mean()).square().sum())
-    return SlopeEstimate(xy / xx, math.sqrt((len(sums) - 1) / len(sums) * spread))
+    slope = float((total[1] - total[3]) / (total[0] - total[2]))
+    return SlopeEstimate(slope, math.sqrt((len(sums) - 1) / len(sums) * spread))
 
 
-def _centred(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    x, y = pair
-    return x - x.mean(), y - y.mean()
+def _sums(pair: Pair, folds: int) -> list[tuple[float, float, float, float]]:
+    """xx, xy and their noise, of the whole layer or fold by fold of its channels."""
+    channels = pair.x.shape[0]
+    x, y = pair.x - pair.x.mean(), pair.y - pair.y.mean()
+    zeros = torch.zeros_like(x)
+    # Centring takes one channel's share of the noise away with the mean.
+    kept = 1.0 - 1.0 / channels
+    xx_noise = (zeros if pair.xx_noise is None else pair.xx_noise) * kept
+    xy_noise = (zeros if pair.xy_noise is None else pair.xy_noise) * kept
+    folds = min(folds, channels)
+    return [
+        (
+            float(x[fold::folds] @ x[fold::folds]),
+            float(x[fold::folds] @ y[fold::folds]),
+            float(xx_noise[fold::folds].sum()),
+            float(xy_noise[fold::folds].sum()),
+        )
+        for fold in range(folds)
+    ]

@@ -1,0 +1,159 @@
+"""Population statistics of every BatchNorm that may be written, with dropout off and on.
+
+Layers that will not be written (shared, frozen, ...) go on normalising by their running buffers,
+since that is what they will do in deployment. Which these are is known once the calls were seen;
+a pass that got it wrong is repeated.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from varshift_cli.instrument import BatchNormCatalogue, borrowed, trace_wiring
+from varshift_cli.instrument.borrow import Forward, device_of
+from varshift_cli.instrument.failures import forward_error
+from varshift_cli.instrument.lockstep import ForwardRaised
+from varshift_cli.measurement.measure import few_of
+from varshift_cli.measurement.passes import Procedure, run_population
+from varshift_cli.measurement.regimes import PopulationRegime
+from varshift_cli.measurement.regroup import join_batches
+from varshift_cli.measurement.samples import Samples, identify
+from varshift_cli.records import Batch, Progress
+from varshift_cli.remedies.selection import Selection, select_layers
+from varshift_cli.statistics import Population
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Populations:
+    """C and T of every BN in ``selection``, by name of its module.
+
+    Attributes:
+        clean: Dropout off.
+        train: Dropout on; the same object as ``clean`` in a network without dropout, ``None``
+            where it was not asked for.
+        eps: As passed in the call.
+        reached: Names of BN that a dropout reaches, through other BN too.
+        selection: What may be written, and what not.
+        procedure: How the passes were carried out.
+    """
+
+    clean: Mapping[str, Population]
+    train: Mapping[str, Population] | None
+    eps: Mapping[str, float]
+    reached: frozenset[str]
+    selection: Selection
+    procedure: Procedure
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workload:
+    """What every pass of a repair needs.
+
+    Attributes:
+        model: On its device; no pass changes it.
+        catalogue: Its BN.
+        batches: Calibration batches.
+        frozen: Names of BN not to be written.
+        progress: Told of each pass.
+        forward: A user's own way of calling the model.
+        join: How many consecutive batches may go through together.
+        seed: Of dropout masks.
+    """
+
+    model: nn.Module
+    catalogue: BatchNormCatalogue
+    batches: Sequence[Batch]
+    frozen: Collection[str]
+    progress: Progress
+    forward: Forward | None = None
+    join: int = 1
+    seed: int = 0
+
+    def on(self, batches: Sequence[Batch]) -> Workload:
+        """The same on other batches."""
+        return replace(self, batches=batches)
+
+
+def gather_populations(work: Workload, *, with_train: bool) -> Populations:
+    """Run the clean pass, and with ``with_train`` the train pass over the same batches.
+
+    Raises:
+        ForwardError: The model's forward raised.
+    """
+    samples = (
+        identify(work.batches, device_of(work.model))
+        if with_train
+        else Samples.anonymous(len(work.batches))
+    )
+    batches, samples = join_batches(work.batches, samples, work.join)
+    work = work.on(batches)
+    kept: frozenset[str] = frozenset(work.frozen)
+    while True:
+        clean = PopulationRegime(samples, noise_on=False, seed=work.seed, grouped=False, kept=kept)
+        procedure = _run(work, clean, "clean pass, dropout off")
+        selection, unwritten = _selected(work, clean)
+        if unwritten <= kept:
+            break
+        kept |= unwritten
+    found = _pooled(clean, selection)
+    train: Mapping[str, Population] | None = None
+    reached: frozenset[str] = frozenset()
+    if with_train:
+        train = found
+        if clean.noise_seen:
+            noisy = PopulationRegime(
+                samples, noise_on=True, seed=work.seed, grouped=False, kept=kept
+            )
+            second = _run(work, noisy, "train pass, dropout on")
+            procedure = replace(procedure, diverged_at=procedure.diverged_at or second.diverged_at)
+            train = _pooled(noisy, selection)
+            reached = _reached(work)
+    eps = {key.name: value for key, value in clean.eps.items()}
+    return Populations(found, train, eps, reached, selection, procedure)
+
+
+def _selected(work: Workload, regime: PopulationRegime) -> tuple[Selection, frozenset[str]]:
+    """What may be written, and what was called but may not."""
+    calls = Counter(key.name for key in regime.gathered.moments)
+    selection = select_layers(
+        work.catalogue, calls, batch_statistics=regime.batch_statistics, frozen=work.frozen
+    )
+    unwritten = frozenset(calls) - frozenset(selection.names) - regime.batch_statistics
+    return selection, unwritten
+
+
+def _pooled(regime: PopulationRegime, selection: Selection) -> dict[str, Population]:
+    names = frozenset(selection.names)
+    return {
+        key.name: moments.pooled()
+        for key, moments in regime.gathered.moments.items()
+        if key.name in names
+    }
+
+
+def _run(work: Workload, regime: PopulationRegime, stage: str) -> Procedure:
+    work.progress.start(stage, len(work.batches))
+    try:
+        with borrowed(work.model, work.catalogue, work.forward) as instrumented:
+            return run_population(
+                instrumented, work.batches, regime, lambda _index, _output: work.progress.advance()
+            )
+    except ForwardRaised as raised:
+        cause = raised.__cause__ or raised
+        batch = work.batches[raised.batch]
+        raise forward_error(work.model, cause, raised.batch, batch) from cause
+    finally:
+        work.progress.finish()
+
+
+def _reached(work: Workload) -> frozenset[str]:
+    batch = few_of(work.batches[0])
+    try:
+        with borrowed(work.model, work.catalogue, work.forward) as instrumented:
+            return frozenset(key.name for key in trace_wiring(instrumented, batch).reached())
+    except Exception as error:
+        raise forward_error(work.model, error, 0, batch) from error
