@@ -1,0 +1,170 @@
+"""Which repair to take, if any: by labels on held-out samples, else by what the buffers describe.
+
+The rule of DESIGN section 6. Nothing is repaired that is not off; without labels nothing is
+guessed where two opposite causes look alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from varshift_cli.diagnosis.staleness import Staleness, staleness_of
+from varshift_cli.measurement import Measurement
+from varshift_cli.pipeline.scoring import Judge, is_better, is_worse
+from varshift_cli.records import Describe, Level, Report, Score
+
+WITHIN_MOMENTUM = 4.0
+"""Excess of staleness up to which the buffers are what training would have gathered on this
+data."""
+CHANGED = 0.4
+"""Median over layers of the channel mean of |ln T/R| from which the weights may have changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What to do, and why.
+
+    Attributes:
+        method: ``recalibrate``, ``correct``, or ``None`` for neither.
+        reason: In numbers.
+        needed: False where nothing is wrong that a repair could set right.
+        scores: Of the chosen method on held-out samples, or those that spoke against all.
+    """
+
+    method: str | None
+    reason: str
+    needed: bool = True
+    scores: tuple[Score, ...] = ()
+
+
+def nothing_needed(report: Report) -> Choice | None:
+    """The reason why nothing has to be repaired, if there is one."""
+    codes = {finding.code for finding in report.findings}
+    if codes & {"VS201", "VS202"}:
+        return None
+    if report.buffers.describe is Describe.CLEAN:
+        slope, error = report.buffers.slope, report.buffers.slope_se
+        shown = "" if slope is None or error is None else f" (slope {slope:.2f} +- {error:.2f})"
+        return Choice(
+            None,
+            f"the buffers describe the network with dropout off already{shown}: repaired before, "
+            "or BatchNorm was frozen",
+            needed=False,
+        )
+    levels = [layer.level for layer in report.layers]
+    if levels and all(level is Level.FINE for level in levels):
+        worst = max(layer.shift or 1.0 for layer in report.layers)
+        many = "the layer is" if len(levels) == 1 else f"all {len(levels)} layers are"
+        return Choice(None, f"{many} fine (worst shift {worst:.2f})", needed=False)
+    return None
+
+
+def choose_by_labels(
+    judge: Judge, as_is: Tensor, candidates: Mapping[str, Tensor], data: str, *, subject: str
+) -> Choice:
+    """The better of the repairs if it beats the network as it is beyond noise, else none.
+
+    Args:
+        judge: Of outputs.
+        as_is: Outputs of today.
+        candidates: Outputs after each repair, on samples that it has not seen.
+        data: What those samples are called.
+        subject: What the buffers look like, to be said first.
+    """
+    scores = {name: judge.compare(as_is, after, data) for name, after in candidates.items()}
+    scores = {name: found for name, found in scores.items() if found}
+    if not scores:
+        return Choice(None, "no repair could be scored on this data")
+    ranked = sorted(scores, key=lambda name: _rank(scores[name]), reverse=True)
+    accepted = [name for name in ranked if _is_gain(scores[name])]
+    told = _told(ranked, scores)
+    if accepted:
+        return Choice(accepted[0], f"{subject}on {data} {told}", scores=scores[accepted[0]])
+    return Choice(
+        None,
+        f"no repair beats the network as it is beyond noise: on {data} {told}",
+        scores=scores[ranked[0]],
+    )
+
+
+def harm(scores: Sequence[Score]) -> Score | None:
+    """The decisive score, if it falls beyond noise."""
+    return scores[0] if scores and is_worse(scores[0]) else None
+
+
+def choose_by_buffers(report: Report, stale: Staleness | None) -> Choice:
+    """Without labels: by how far the buffers are from what training would gather here."""
+    codes = {finding.code for finding in report.findings}
+    if "VS201" in codes:
+        return Choice(
+            None,
+            "running statistics are at mean 0, variance 1 and were never updated: either they "
+            "were forgotten, or the network was trained in eval mode and they are right; only "
+            "labels can tell",
+        )
+    if "VS202" in codes:
+        return Choice(
+            "recalibrate", "running statistics are not finite: only new ones can replace them"
+        )
+    if stale is None:
+        return Choice(None, "no layer could be compared with its buffers")
+    figure = f"median |ln T/R| {stale.distance:.2f}, {stale.excess:.1f} times what momentum allows"
+    if stale.distance > CHANGED:
+        return Choice(
+            None,
+            f"the buffers are far from this data even with dropout on ({figure}): other data than "
+            "in training (correct would be right), or weights changed after the buffers were "
+            "gathered, as by pruning, EMA or fine-tuning (recalibrate would); only labels can tell",
+        )
+    if stale.excess <= WITHIN_MOMENTUM:
+        return Choice(
+            "recalibrate", f"the buffers describe this data with dropout on ({figure}), no labels"
+        )
+    return Choice(
+        "correct",
+        f"these data do not look like the training data with its augmentation ({figure}), no "
+        "labels",
+    )
+
+
+def staleness(
+    measured: Measurement, model: nn.Module, *, samples: int, size: int
+) -> Staleness | None:
+    """How far T is from R, against what the model's own momentum allows."""
+    momentum = {}
+    for layer in measured.layers:
+        try:
+            value = getattr(model.get_submodule(layer.key.name), "momentum", None)
+        except AttributeError:
+            continue
+        if isinstance(value, float) and 0.0 < value <= 1.0:
+            momentum[layer.key.name] = value
+    return staleness_of(measured.layers, momentum, samples=samples, batch_size=size)
+
+
+def _rank(scores: Sequence[Score]) -> tuple[float, float]:
+    loss = next((each for each in scores if each.name == "loss"), None)
+    return scores[0].after, 0.0 if loss is None else -loss.after
+
+
+def _is_gain(scores: Sequence[Score]) -> bool:
+    """The decisive figure rises beyond noise; or it does not fall and the loss falls beyond it."""
+    first, *others = scores
+    if is_better(first):
+        return True
+    return first.after >= first.before and any(
+        each.name == "loss" and is_better(each) for each in others
+    )
+
+
+def _told(ranked: Sequence[str], scores: Mapping[str, Sequence[Score]]) -> str:
+    first = scores[ranked[0]][0]
+    parts = [f"{name} {_shown(scores[name][0].after, first.name)}" for name in ranked]
+    return f"{', '.join(parts)}, as it is {_shown(first.before, first.name)} {first.name}"
+
+
+def _shown(value: float, name: str) -> str:
+    return f"{100 * value:.1f} %" if name == "accuracy" else f"{value:.4g}"

@@ -1,0 +1,128 @@
+"""Decide which repair to take: measure what each would bring where labels allow, else by rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from varshift_cli.errors import FixDeclinedError
+from varshift_cli.measurement import Measurement
+from varshift_cli.measurement.folds import cut_folds
+from varshift_cli.pipeline.choice import (
+    Choice,
+    choose_by_buffers,
+    choose_by_labels,
+    nothing_needed,
+    staleness,
+)
+from varshift_cli.pipeline.crossfit import METHODS, cross_fit, outputs_after, statistics_by
+from varshift_cli.pipeline.measured import populations_of
+from varshift_cli.pipeline.scoring import Judge
+from varshift_cli.records import Batch, Describe, Report
+from varshift_cli.remedies import Workload
+
+HELD_OUT = "held-out fifths"
+_USUAL_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOut:
+    """Other data to judge on, with the outputs of today."""
+
+    name: str
+    batches: Sequence[Batch]
+    judge: Judge
+    outputs: Tensor | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What is known before a repair is chosen.
+
+    Attributes:
+        measured: The scan's passes.
+        report: And what was concluded from them.
+        work: What would be repaired, on all calibration batches.
+        judge: Of outputs on the calibration data.
+        held_out: Other data, which then judge instead.
+        regroup: Whether the batches were cut by varshift.
+        batch_size: As asked for; ``None`` for a loader of uneven batches.
+    """
+
+    measured: Measurement
+    report: Report
+    work: Workload
+    judge: Judge
+    held_out: HeldOut | None = None
+    regroup: bool = False
+    batch_size: int | None = None
+
+    @property
+    def samples(self) -> int:
+        """In all calibration batches."""
+        return sum(batch.size for batch in self.work.batches)
+
+    @property
+    def data(self) -> str:
+        """What a repair is judged on."""
+        return HELD_OUT if self.held_out is None else self.held_out.name
+
+    def as_is(self) -> tuple[Judge, Tensor] | None:
+        """The judge and today's outputs, where anything can be scored."""
+        held = self.held_out
+        if held is not None:
+            judge, outputs = held.judge, held.outputs
+        else:
+            judge, outputs = self.judge, self.measured.outputs["eval"]
+        return (judge, outputs) if outputs is not None and judge.can(outputs) else None
+
+
+def decide(evidence: Evidence) -> Choice:
+    """The choice of ``--auto``."""
+    nothing = nothing_needed(evidence.report)
+    if nothing is not None:
+        return nothing
+    judged = evidence.as_is()
+    if judged is not None:
+        candidates = unseen_outputs(evidence, METHODS)
+        if candidates:
+            judge, as_is = judged
+            return choose_by_labels(
+                judge, as_is, candidates, evidence.data, subject=_subject(evidence.report)
+            )
+    size = evidence.batch_size or _USUAL_BATCH
+    stale = staleness(evidence.measured, evidence.work.model, samples=evidence.samples, size=size)
+    return choose_by_buffers(evidence.report, stale)
+
+
+def unseen_outputs(evidence: Evidence, methods: Sequence[str]) -> Mapping[str, Tensor]:
+    """Outputs after each repair on samples that its statistics were not taken from.
+
+    Empty where the data cannot be cut into parts, or a method cannot be used.
+    """
+    work = evidence.work
+    if evidence.held_out is None:
+        folds = cut_folds(work.batches, evidence.measured.samples, regroup=evidence.regroup)
+        return cross_fit(work, folds, methods, evidence.samples) if folds else {}
+    found = populations_of(evidence.measured, work)
+    outputs: dict[str, Tensor] = {}
+    for method in methods:
+        try:
+            new = statistics_by(method, found, work)
+        except FixDeclinedError:
+            continue
+        after = outputs_after(work, new, evidence.held_out.batches)
+        if after is not None:
+            outputs[method] = after
+    return outputs
+
+
+def _subject(report: Report) -> str:
+    """What the buffers look like, in a clause, or nothing."""
+    stale = [each.factors.stale for each in report.layers if each.factors.stale is not None]
+    if report.buffers.describe is not Describe.TRAIN or not stale:
+        return ""
+    low, high = min(stale), max(stale)
+    return f"the buffers describe the network with dropout on (stale {low:.2f}-{high:.2f}), and "
