@@ -151,9 +151,10 @@ def _run(work: Workload, regime: PopulationRegime, stage: str) -> Procedure:
 
 
 def _reached(work: Workload) -> frozenset[str]:
-    batch = few_of(work.batches[0])
-    try:
-        with borrowed(work.model, work.catalogue, work.forward) as instrumented:
-            return frozenset(key.name for key in trace_wiring(instrumented, batch).reached())
-    except Exception as error:
-        raise forward_error(work.model, error, 0, batch) from error
+    whole = work.batches[0]
+    with borrowed(work.model, work.catalogue, work.forward) as instrumented:
+        try:
+            wiring = trace_wiring(instrumented, few_of(whole))
+        except Exception:  # noqa: BLE001 - a model recorded for one batch size takes no other
+            wiring = trace_wiring(instrumented, whole)
+    return frozenset(key.name for key in wiring.reached())
