@@ -25,7 +25,7 @@ def borrowed(
     model: nn.Module, catalogue: BatchNormCatalogue, forward: Forward | None = None
 ) -> Iterator[Instrumented]:
     """Put every flag in eval, hook every module; undo both, and all else, on every exit."""
-    stack = ModuleStack(model)
+    stack = ModuleStack(model, catalogue.noises)
     device = device_of(model)
 
     def call(batch: Batch) -> Any:

@@ -10,112 +10,55 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from varshift_cli.instrument import noise
+from varshift_cli.instrument.calls import (
+    BatchNormCall,
+    Execute,
+    ModuleNoiseCall,
+    NoiseCall,
+    Op,
+    Regime,
+    normalise_by_batch,
+    run_here,
+)
+from varshift_cli.instrument.draws import RANDOM_OPS, SEEDED_OPS, draw
 from varshift_cli.instrument.modules import ModuleStack
+from varshift_cli.instrument.noise_modules import NoiseModule, python_generators_seeded
+from varshift_cli.instrument.noise_ops import NOISE_OPS, noise_call
 from varshift_cli.instrument.sites import BatchNormKey, BatchNormSite, NoiseKey
+
+__all__ = [
+    "BatchNormCall",
+    "Execute",
+    "Interception",
+    "NoiseCall",
+    "Op",
+    "Regime",
+    "caller_location",
+    "is_library",
+    "normalise_by_batch",
+    "run_here",
+    "shown_path",
+]
 
 aten = torch.ops.aten
 
-Op = Callable[..., Any]
-Execute = Callable[[Op, Sequence[Any], Mapping[str, Any]], Any]
 
-_NOISE_OPS: dict[Any, noise.NoiseKind] = {
-    aten.dropout.default: noise.DROPOUT,
-    aten.dropout_.default: noise.DROPOUT,
-    aten.feature_dropout.default: noise.FEATURE_DROPOUT,
-    aten.feature_dropout_.default: noise.FEATURE_DROPOUT,
-    aten.alpha_dropout.default: noise.ALPHA_DROPOUT,
-    aten.alpha_dropout_.default: noise.ALPHA_DROPOUT,
-    aten.feature_alpha_dropout.default: noise.FEATURE_ALPHA_DROPOUT,
-    aten.feature_alpha_dropout_.default: noise.FEATURE_ALPHA_DROPOUT,
-}
-_IN_PLACE_NOISE = {op for op in _NOISE_OPS if op._schema.name.endswith("_")}
-_BATCH_NORM = aten.batch_norm.default
-_DECOMPOSED_BATCH_NORM = aten._native_batch_norm_legit_no_training.default
-"""What is left of a BN in eval mode after ``ExportedProgram.run_decompositions``."""
+@dataclass(slots=True, eq=False)
+class _OpenNoise:
+    """A noise module that is running."""
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BatchNormCall:
-    """One BN call on its way: its site, and the op's arguments."""
-
-    key: BatchNormKey
-    site: BatchNormSite
-    input: Tensor
-    weight: Tensor | None
-    bias: Tensor | None
-    training: bool
-    """The flag the model passed: True under ``eval()`` means batch statistics in deployment."""
-    eps: float
-
-    def normalise(self, mean: Tensor, var: Tensor) -> Tensor:
-        """BN's output with the given statistics, each of shape (C,)."""
-        weight, bias = self.weight, self.bias
-        if weight is not None and weight.dtype != mean.dtype:
-            weight = weight.to(mean.dtype)
-            bias = None if bias is None else bias.to(mean.dtype)
-        return torch.batch_norm(
-            self.input, weight, bias, mean, var, False, 0.0, self.eps, torch.backends.cudnn.enabled
-        )
-
-    def as_deployed(self) -> Tensor:
-        """BN's output by its own running buffers."""
-        return self.normalise(self.site.running_mean, self.site.running_var)
-
-
-def normalise_by_batch(call: BatchNormCall) -> Tensor:
-    """What a BN that is asked for batch statistics returns, its buffers left alone."""
-    return torch.batch_norm(
-        call.input, call.weight, call.bias, None, None, True, 0.0, call.eps,
-        torch.backends.cudnn.enabled,
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class NoiseCall:
-    """One dropout call on its way."""
-
-    key: NoiseKey
-    kind: noise.NoiseKind
-    input: Tensor
-    p: float
-    training: bool
-    """The flag the model passed: True under ``eval()`` is noise that ignores ``eval()``."""
-    in_place: bool
-    order: int
-    """Counts the dropout calls of a forward from 1. Masks are seeded by it rather than by the
-    name: an eager, a scripted and an exported model agree on the order, not on names."""
-
-    def apply(self, seed: int, samples: Tensor) -> Tensor:
-        """The output with dropout on; in place where the op is."""
-        site = noise.site_key(seed, "mask", self.order)
-        output = noise.apply_noise(self.kind, self.input, self.p, samples, site)
-        return self.input.copy_(output) if self.in_place else output
-
-
-class Regime(Protocol):
-    """What becomes of the calls that the interception sees."""
-
-    def batch_norm(self, call: BatchNormCall, batch: int) -> Tensor:
-        """Return BN's output."""
-
-    def noise(self, call: NoiseCall, batch: int) -> Tensor:
-        """Return the dropout's output."""
-
-
-def run_here(op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Carry out an op in the thread that met it."""
-    return op(*args, **kwargs)
+    call: ModuleNoiseCall
+    generators: Iterator[None] | None
+    """Of Python and numpy, seeded while the noise is on."""
 
 
 class Interception(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -141,12 +84,13 @@ class Interception(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._regime = regime
         self._sites = sites
         self._stack = stack
-        self._paths = stack.reset()
+        self._paths = stack.reset(self)
         self._batch = batch
         self._execute = execute
         self._bn_calls: Counter[str] = Counter()
         self._noise_calls: Counter[str] = Counter()
-        self._functional: Counter[tuple[str, int]] = Counter()
+        self._functional: Counter[tuple[str, int, str]] = Counter()
+        self._open: list[_OpenNoise] = []
 
     def __torch_dispatch__(
         self,
@@ -156,21 +100,59 @@ class Interception(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Route one op."""
-        if func is _BATCH_NORM:
-            call = self._batch_norm_call(args)
-            if call is not None:
-                return self._execute(self._regime.batch_norm, (call, self._batch), {})
-        elif func is _DECOMPOSED_BATCH_NORM:
-            x, weight, bias, mean, var, momentum, eps = args
-            call = self._batch_norm_call((x, weight, bias, mean, var, False, momentum, eps, True))
-            if call is not None:
-                output = self._execute(self._regime.batch_norm, (call, self._batch), {})
-                return output, x.new_empty(0), x.new_empty(0)
-        elif func in _NOISE_OPS:
-            return self._execute(
-                self._regime.noise, (self._noise_call(func, args, kwargs or {}), self._batch), {}
-            )
-        return self._execute(func, args, kwargs or {})
+        route = _ROUTES.get(func)
+        if route is None:
+            return self._execute(func, args, kwargs or {})
+        return route(self, func, args, kwargs or {})
+
+    def __exit__(self, *exc: object) -> Any:
+        """Also close noise modules that were left by an exception no hook is told of."""
+        while self._open:
+            self._close()
+        self._stack.forget()
+        return super().__exit__(*exc)  # type: ignore[no-untyped-call]
+
+    def enter_noise(self, noise: NoiseModule) -> None:
+        """Ask the regime whether a noise module is to be on, and set its flag."""
+        call = ModuleNoiseCall(self._next_key(noise.name), noise.kind, None, noise.p, False)
+        call.order = self._noise_calls.total()
+        self._regime.noise(call, self._batch)
+        generators = None
+        if call.drawn_from is not None:
+            self._stack.switch.on(noise.name)
+            generators = python_generators_seeded(call.drawn_from)
+            next(generators)
+        self._open.append(_OpenNoise(call, generators))
+
+    def leave_noise(self, noise: NoiseModule, output: Any) -> Any:
+        """Set the flag back."""
+        if not self._open or self._open[-1].call.key.name != noise.name:
+            return None  # its end was told of before
+        call = self._close()
+        return None if call.then is None else call.then(output)
+
+    def _close(self) -> ModuleNoiseCall:
+        opened = self._open.pop()
+        if opened.generators is not None:
+            next(opened.generators, None)
+            self._stack.switch.off(opened.call.key.name)
+        return opened.call
+
+    def _on_batch_norm(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        call = self._batch_norm_call(args)
+        if call is None:
+            return self._execute(func, args, kwargs)
+        return self._execute(self._regime.batch_norm, (call, self._batch), {})
+
+    def _on_decomposed_batch_norm(
+        self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        x, weight, bias, mean, var, momentum, eps = args
+        call = self._batch_norm_call((x, weight, bias, mean, var, False, momentum, eps, True))
+        if call is None:
+            return self._execute(func, args, kwargs)
+        output = self._execute(self._regime.batch_norm, (call, self._batch), {})
+        return output, x.new_empty(0), x.new_empty(0)
 
     def _batch_norm_call(self, args: tuple[Any, ...]) -> BatchNormCall | None:
         x, weight, bias, running_mean, _, training, _, eps, _ = args
@@ -181,34 +163,71 @@ class Interception(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = BatchNormKey(site.name, self._bn_calls[site.name])
         return BatchNormCall(key, site, x, weight, bias, training, eps)
 
-    def _noise_call(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NoiseCall:
-        x, p, training = (
-            kwargs[name] if index >= len(args) else args[index]
-            for index, name in enumerate(("input", "p", "train"))
-        )
-        name = self._noise_name()
-        self._noise_calls[name] += 1
-        return NoiseCall(
-            NoiseKey(name, self._noise_calls[name]),
-            _NOISE_OPS[func],
-            x,
-            float(p),
-            bool(training),
-            func in _IN_PLACE_NOISE,
-            self._noise_calls.total(),
+    def _on_noise(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if self._in_noise_module():
+            return self._on_noise_inside(func, args, kwargs)
+        call = noise_call(func, args, kwargs, self._noise_key)
+        if call is None:
+            return self._execute(func, args, kwargs)
+        call.order = self._noise_calls.total()
+        return self._execute(self._regime.noise, (call, self._batch), {})
+
+    def _on_noise_inside(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """A noise op that is part of a noise module: no site of its own."""
+        outer = self._open[-1].call
+        call = noise_call(func, args, kwargs, lambda _name: outer.key)
+        if call is None or not call.training:
+            if call is not None and outer.p is None:
+                outer.p = call.p
+            return self._execute(func, args, kwargs)
+        if outer.drawn_from is None:
+            # On, although the module's flag says off.
+            call.key = self._next_key(outer.key.name)
+            call.order = self._noise_calls.total()
+            return self._execute(self._regime.noise, (call, self._batch), {})
+        return self._execute(call.draw_from, (outer.drawn_from,), {})
+
+    def _in_noise_module(self) -> bool:
+        """Whether the innermost module is a noise module itself."""
+        return (
+            bool(self._open)
+            and bool(self._paths)
+            and self._open[-1].call.key.name == self._paths[-1]
         )
 
-    def _noise_name(self) -> str:
+    def _on_random(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        source = self._open[-1].call.drawn_from if self._open else None
+        if source is None:
+            return self._execute(func, args, kwargs)
+        return self._execute(draw, (func, args, kwargs, source), {})
+
+    def _noise_key(self, functional_name: str) -> NoiseKey:
+        """The key of the noise op at hand, by its module or its order within the caller."""
         path = self._paths[-1] if self._paths else ""
-        if self._stack.is_dropout(path):
-            return path
+        if self._stack.is_noise(path):
+            return self._next_key(path)
         # A functional call is named by its order within this run of its owner.
         depth = len(self._paths)
         for key in [key for key in self._functional if key[1] > depth]:
             del self._functional[key]
-        self._functional[path, depth] += 1
-        return f"{path}.dropout#{self._functional[path, depth]}".lstrip(".")
+        self._functional[path, depth, functional_name] += 1
+        order = self._functional[path, depth, functional_name]
+        return self._next_key(f"{path}.{functional_name}#{order}".lstrip("."))
 
+    def _next_key(self, name: str) -> NoiseKey:
+        self._noise_calls[name] += 1
+        return NoiseKey(name, self._noise_calls[name])
+
+
+_Route = Callable[[Interception, Any, tuple[Any, ...], Mapping[str, Any]], Any]
+_ROUTES: dict[Any, _Route] = {
+    **dict.fromkeys((*RANDOM_OPS, *SEEDED_OPS), Interception._on_random),
+    **dict.fromkeys(NOISE_OPS, Interception._on_noise),
+    aten.batch_norm.default: Interception._on_batch_norm,
+    # What is left of a BN in eval mode after ExportedProgram.run_decompositions.
+    aten._native_batch_norm_legit_no_training.default: Interception._on_decomposed_batch_norm,
+}
+"""Every op that is not simply carried out."""
 
 _LIBRARY = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parent.parent}{os.sep}")
 

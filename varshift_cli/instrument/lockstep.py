@@ -9,7 +9,7 @@ in one pass, at any batch size.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class Merging(Protocol):
     def normalise(self, call: BatchNormCall) -> Tensor:
         """BN's output by the settled statistics."""
 
-    def noise(self, call: NoiseCall, batch: int) -> Tensor:
+    def noise(self, call: NoiseCall, batch: int) -> Any:
         """The dropout's output."""
 
 
@@ -53,7 +53,7 @@ class _Pausing:
     def batch_norm(self, call: BatchNormCall, batch: int) -> Tensor:
         raise AssertionError("answered by lockstep, never carried out")
 
-    def noise(self, call: NoiseCall, batch: int) -> Tensor:
+    def noise(self, call: NoiseCall, batch: int) -> Any:
         return self._merging.noise(call, batch)
 
 
@@ -68,7 +68,7 @@ class _Alone:
         self._merging.settle(call.key)
         return self._merging.normalise(call)
 
-    def noise(self, call: NoiseCall, batch: int) -> Tensor:
+    def noise(self, call: NoiseCall, batch: int) -> Any:
         return self._merging.noise(call, batch)
 
 

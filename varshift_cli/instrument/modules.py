@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
+
+from varshift_cli.instrument.noise_modules import NoiseModule, NoiseSwitch
+
+
+class Listener(Protocol):
+    """Who is told when a noise module starts and ends: the interception of this thread."""
+
+    def enter_noise(self, noise: NoiseModule) -> None:
+        """A noise module is about to run."""
+
+    def leave_noise(self, noise: NoiseModule, output: Any) -> Any:
+        """A noise module has run; what is returned replaces its output unless it is ``None``."""
 
 
 class ModuleStack:
@@ -17,9 +29,12 @@ class ModuleStack:
     Scripted modules take no hooks; inside them the stack simply does not grow.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, noises: Sequence[NoiseModule] = ()) -> None:
         self._local = threading.local()
         self._handles: list[RemovableHandle] = []
+        self.switch = NoiseSwitch(noises)
+        self.elsewhere: set[str] = set()
+        """Modules that ran in a thread in which no calls can be seen."""
         self._modules = {
             path: module
             for path, module in model.named_modules()
@@ -29,8 +44,10 @@ class ModuleStack:
     def install(self) -> None:
         """Hook every eager module."""
         for path, module in self._modules.items():
-            self._handles.append(module.register_forward_pre_hook(self._enter(path)))
-            self._handles.append(module.register_forward_hook(self._leave, always_call=True))
+            self._hook(module, self._enter(path), self._leave)
+        # After the others: a noise module is inside itself when it is told of.
+        for noise in self.switch.modules.values():
+            self._hook(noise.module, self._enter_noise(noise), self._leave_noise(noise))
 
     def remove(self) -> None:
         """Take every hook off again."""
@@ -38,30 +55,52 @@ class ModuleStack:
             handle.remove()
         self._handles.clear()
 
-    def reset(self) -> list[str]:
+    def reset(self, listener: Listener) -> list[str]:
         """Start a forward in this thread with an empty stack, and return that stack."""
+        self._local.listener = listener
         self._local.paths = []
         stack: list[str] = self._local.paths
         return stack
 
-    def is_dropout(self, path: str) -> bool:
-        """Whether the module at a path is a dropout module rather than one that calls dropout."""
+    def forget(self) -> None:
+        """The forward of this thread is over."""
+        self._local.listener = None
+
+    def is_noise(self, path: str) -> bool:
+        """Whether the module at a path is itself noise rather than one that calls it."""
         module = self._modules.get(path)
-        return isinstance(module, nn.modules.dropout._DropoutNd)
+        return isinstance(module, (nn.modules.dropout._DropoutNd, nn.RReLU, nn.RNNBase))
+
+    def _hook(self, module: nn.Module, before: Any, after: Any) -> None:
+        self._handles.append(module.register_forward_pre_hook(before))
+        self._handles.append(module.register_forward_hook(after, always_call=True))
 
     def _enter(self, path: str) -> Callable[[nn.Module, Any], None]:
         def enter(_module: nn.Module, _args: Any) -> None:
-            self._paths().append(path)
+            paths = getattr(self._local, "paths", None)
+            if paths is None:
+                self.elsewhere.add(path)
+            else:
+                paths.append(path)
 
         return enter
 
     def _leave(self, _module: nn.Module, _args: Any, _output: Any) -> None:
-        paths = self._paths()
+        paths = getattr(self._local, "paths", None)
         if paths:
             paths.pop()
 
-    def _paths(self) -> list[str]:
-        if not hasattr(self._local, "paths"):
-            self._local.paths = []
-        paths: list[str] = self._local.paths
-        return paths
+    def _enter_noise(self, noise: NoiseModule) -> Callable[[nn.Module, Any], None]:
+        def enter(_module: nn.Module, _args: Any) -> None:
+            listener: Listener | None = getattr(self._local, "listener", None)
+            if listener is not None:
+                listener.enter_noise(noise)
+
+        return enter
+
+    def _leave_noise(self, noise: NoiseModule) -> Callable[[nn.Module, Any, Any], Any]:
+        def leave(_module: nn.Module, _args: Any, output: Any) -> Any:
+            listener: Listener | None = getattr(self._local, "listener", None)
+            return None if listener is None else listener.leave_noise(noise, output)
+
+        return leave

@@ -87,12 +87,12 @@ def keep_mask(shape: tuple[int, ...], p: float, samples: Tensor, site: int) -> T
     threshold = round(p * 2.0**32) - 2**31
     if threshold > 2**31 - 1:
         return torch.zeros(shape or (1,), dtype=torch.bool, device=samples.device)
-    return _bits(shape, samples, site) >= threshold
+    return random_bits(shape, samples, site) >= threshold
 
 
 def _factor(kind: NoiseKind, x: Tensor, p: float, samples: Tensor, site: int) -> Tensor:
     """Factors of mean 1, uniform or Gaussian, from the same bits as the masks."""
-    bits = _bits(_mask_shape(kind, x), samples, site)
+    bits = random_bits(_mask_shape(kind, x), samples, site)
     # Between -1 and 1, neither of them reached: the middle of each of 2^32 equal steps.
     centred = (bits.double() + 0.5) / 2.0**31
     if kind.law is Law.GAUSSIAN:
@@ -100,12 +100,15 @@ def _factor(kind: NoiseKind, x: Tensor, p: float, samples: Tensor, site: int) ->
     return centred.mul_(p).add_(1.0).to(x.dtype)
 
 
-def _bits(shape: tuple[int, ...], samples: Tensor, site: int) -> Tensor:
-    """A random int32 for every element, a function of (sample, site, position) alone."""
+def random_bits(shape: tuple[int, ...], samples: Tensor, site: int) -> Tensor:
+    """A random int32 for every element, a function of (sample, site, position) alone.
+
+    Arguments as for :func:`apply_noise`.
+    """
     if not shape:
         shape = (1,)
     if shape[0] % samples.shape[0]:
-        samples = _fold(samples)
+        samples = fold(samples)
     units = samples.shape[0]
     per_unit = math.prod(shape) // units
     positions = _positions(per_unit, site, samples.device)
@@ -152,7 +155,7 @@ def _positions(count: int, site: int, device: torch.device) -> Tensor:
     return _mix(torch.arange(count, dtype=torch.int32, device=device) ^ offset)
 
 
-def _fold(samples: Tensor) -> Tensor:
+def fold(samples: Tensor) -> Tensor:
     """One key for a batch that cannot be dealt to samples; the order of samples matters."""
     value = 0
     for sample in samples.tolist():

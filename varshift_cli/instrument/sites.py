@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from varshift_cli.instrument.noise_modules import NoiseModule, find_noise_modules
 from varshift_cli.records import Skipped
 
 
@@ -52,18 +53,27 @@ class BatchNormSite:
 
 @dataclass(frozen=True, slots=True)
 class BatchNormCatalogue:
-    """All BN of a model: those with running statistics by name, and those without."""
+    """All BN of a model: those with running statistics by name, and those without.
+
+    ``noises`` are the modules whose noise is Python rather than an op.
+    """
 
     sites: Mapping[str, BatchNormSite]
     untracked: tuple[Skipped, ...]
+    noises: tuple[NoiseModule, ...] = ()
 
     def by_storage(self) -> dict[int, BatchNormSite]:
         """Sites by the address of their ``running_mean``: how a call is recognised."""
         return {site.running_mean.data_ptr(): site for site in self.sites.values()}
 
 
-def find_batch_norms(model: nn.Module) -> BatchNormCatalogue:
-    """List the BN layers of an eager, scripted or exported model by their buffers."""
+def find_batch_norms(model: nn.Module, noise: Sequence[type] = ()) -> BatchNormCatalogue:
+    """List the BN layers of an eager, scripted or exported model by their buffers.
+
+    Args:
+        model: The model.
+        noise: Module types that the user calls noise, beside those that are known.
+    """
     kinds = {
         name: getattr(module, "original_name", type(module).__name__)
         for name, module in model.named_modules()
@@ -85,7 +95,7 @@ def find_batch_norms(model: nn.Module) -> BatchNormCatalogue:
         for name, module in model.named_modules()
         if isinstance(module, _BatchNorm) and module.running_mean is None
     )
-    return BatchNormCatalogue(sites, untracked)
+    return BatchNormCatalogue(sites, untracked, find_noise_modules(model, noise))
 
 
 def _buffer_pairs(buffers: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor, Tensor]]:

@@ -34,8 +34,8 @@ class _Route:
         self.visited.append(call.key)
         return call.as_deployed()
 
-    def noise(self, call: NoiseCall, batch: int) -> Tensor:
-        return call.input
+    def noise(self, call: NoiseCall, batch: int) -> Any:
+        return call.off()
 
 
 class _UpToUnsettled:
@@ -56,7 +56,7 @@ class _UpToUnsettled:
         self.reached = call.key
         raise _Stop
 
-    def noise(self, call: NoiseCall, batch: int) -> Tensor:
+    def noise(self, call: NoiseCall, batch: int) -> Any:
         return self._merging.noise(call, batch)
 
 

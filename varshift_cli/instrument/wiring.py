@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
+from varshift_cli.instrument.calls import DropoutCall, ModuleNoiseCall
 from varshift_cli.instrument.forwards import Instrumented
 from varshift_cli.instrument.interception import (
     BatchNormCall,
@@ -54,7 +55,7 @@ class NoiseVisit:
 
     key: NoiseKey
     kind: str
-    p: float
+    p: float | None
     location: str | None
 
 
@@ -120,15 +121,45 @@ class _Tracer:
         self._mark(output, {call.key: Case.STRAIGHT})
         return output
 
-    def noise(self, call: NoiseCall, batch: int) -> Tensor:
-        """Mark the output; a copy, since an inactive dropout returns its very input."""
-        self.noises.append(NoiseVisit(call.key, call.kind.name, call.p, caller_location()))
-        tags = self._union([call.input], through_weights=False)
-        if call.p > 0.0:
-            tags = {**tags, call.key: Case.STRAIGHT}
-        output = call.input if call.in_place else call.input.clone()
-        self._mark(output, tags)
-        return output
+    def noise(self, call: NoiseCall, batch: int) -> Any:
+        """Mark the output of a noise op, or of a noise module once it has run."""
+        location = caller_location()
+        if isinstance(call, ModuleNoiseCall):
+            place = len(self.noises)
+
+            def then(output: Any) -> Any:
+                # p may have been read off an op inside only now.
+                visit = NoiseVisit(call.key, call.kind.name, call.p, location)
+                self.noises.insert(place, visit)
+                return self._noisy(output, call)
+
+            call.then = then
+            return call.off()
+        self.noises.append(NoiseVisit(call.key, call.kind.name, call.p, location))
+        output = call.off()
+        inside = self._union(tree_leaves(call.input), through_weights=call.mixes)
+        for leaf in tree_leaves(output):
+            self._mark(leaf, inside)
+        return self._noisy(output, call)
+
+    def _noisy(self, output: Any, call: NoiseCall) -> Any:
+        """The output with the noise's name on every tensor.
+
+        A copy, since a noise that is off may return its very input.
+        """
+        if call.silent:
+            return output
+        case = Case.THROUGH_WEIGHTS if call.mixes else Case.STRAIGHT
+
+        def named(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            tags = self._union([leaf], through_weights=False)
+            copy = leaf if _is_in_place(call) else leaf.clone()
+            self._mark(copy, {**tags, call.key: case})
+            return copy
+
+        return tree_map(named, output)
 
     def _union(self, leaves: Sequence[Any], *, through_weights: bool) -> Tags:
         union: Tags = {}
@@ -143,6 +174,10 @@ class _Tracer:
     def _mark(self, tensor: Any, tags: Tags) -> None:
         if isinstance(tensor, Tensor):
             self._tags[_storage(tensor)] = tags
+
+
+def _is_in_place(call: NoiseCall) -> bool:
+    return isinstance(call, DropoutCall) and call.in_place
 
 
 def _storage(tensor: Tensor) -> int:

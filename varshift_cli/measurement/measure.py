@@ -52,7 +52,7 @@ class Measurement:
     wiring: Wiring
     samples: Samples
     procedure: Procedure
-    always_on: Mapping[NoiseKey, float]
+    always_on: Mapping[NoiseKey, float | None]
     batch_statistics: frozenset[str]
     unreached: tuple[str, ...]
     outputs: Mapping[str, Tensor | None]

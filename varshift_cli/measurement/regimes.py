@@ -8,6 +8,7 @@ writes (the biased variance would leave 3 to 12 % at the sixth BN1d layer with 3
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 from torch import Tensor
 
@@ -74,7 +75,7 @@ class EvalRegime:
         self._samples = samples
         self._seed = seed
         self.gathered = MomentsByCall(samples, grouped=grouped)
-        self.always_on: dict[NoiseKey, float] = {}
+        self.always_on: dict[NoiseKey, float | None] = {}
         self.batch_statistics: set[str] = set()
         self.eps: dict[BatchNormKey, float] = {}
 
@@ -87,10 +88,10 @@ class EvalRegime:
         self.gathered.add(call, batch)
         return call.as_deployed()
 
-    def noise(self, call: NoiseCall, batch: int) -> Tensor:
+    def noise(self, call: NoiseCall, batch: int) -> Any:
         """Only noise that ignores eval() is on here."""
-        if not call.training or call.p == 0.0:
-            return call.input
+        if not call.training or call.silent:
+            return call.off()
         self.always_on[call.key] = call.p
         return call.apply(self._seed, self._samples.keys[batch])
 
@@ -129,7 +130,7 @@ class PopulationRegime:
         self._window = MomentsByCall(samples, grouped=grouped)
         self._settled: dict[BatchNormKey, tuple[Tensor, Tensor]] = {}
         self.gathered = MomentsByCall(samples, grouped=grouped)
-        self.noise_seen: dict[NoiseKey, float] = {}
+        self.noise_seen: dict[NoiseKey, float | None] = {}
         self.batch_statistics: set[str] = set()
         self.eps: dict[BatchNormKey, float] = {}
 
@@ -156,12 +157,12 @@ class PopulationRegime:
         dtype = call.site.running_var.dtype
         return call.normalise(mean.to(dtype), var.to(dtype))
 
-    def noise(self, call: NoiseCall, batch: int) -> Tensor:
+    def noise(self, call: NoiseCall, batch: int) -> Any:
         """What the switch says, whatever flag the model passed."""
-        if call.p > 0.0:
+        if not call.silent:
             self.noise_seen[call.key] = call.p
         chosen = self._switch(call)
-        return call.input if chosen is None else chosen.apply(self._seed, self._samples.keys[batch])
+        return call.off() if chosen is None else chosen.apply(self._seed, self._samples.keys[batch])
 
     def close_window(self) -> None:
         """All batches of a window are through: add its moments to the total."""

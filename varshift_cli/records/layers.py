@@ -119,9 +119,11 @@ class DropoutRecord:
 
     name: str
     kind: str
-    """``dropout``, ``feature_dropout``, ``alpha_dropout``, ``feature_alpha_dropout``, ..."""
-    p: float
-    """DROP probability."""
+    """``dropout``, ``feature_dropout``, ``alpha_dropout``, ``feature_alpha_dropout``, ``rrelu``,
+    ``rnn_dropout``, ``attention_dropout``, ``drop_path``, ``stochastic_depth``, ``drop_block``...;
+    a type of the user's own by its class name."""
+    p: float | None
+    """DROP probability; ``None`` where the noise has none, or none that can be read."""
     location: str | None
     """``file:line`` of the call, where it is known."""
     reaches: tuple[str, ...]
