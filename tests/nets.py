@@ -116,3 +116,52 @@ def captured_inputs(model: nn.Module, x: Tensor, names: Sequence[str]) -> dict[s
     for handle in handles:
         handle.remove()  # type: ignore[attr-defined]
     return caught
+
+
+class FunctionalNorm(nn.Module):
+    """BatchNorm by a functional call on buffers of its own."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(features))
+        self.register_buffer("running_var", torch.ones(features))
+        self.weight = nn.Parameter(torch.linspace(0.5, 1.5, features))
+        self.bias = nn.Parameter(torch.linspace(-0.5, 0.5, features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, ...) -> the same shape."""
+        return functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, self.training
+        )
+
+
+class OneNet(nn.Module):
+    """Everything that a container may hide.
+
+    BN1d, BN2d, functional BN, BN without affine, module and functional dropout, a residual sum.
+    No dropout's input has another user: a recorder in eval mode could not tell the two apart.
+    """
+
+    def __init__(self, p: float = 0.4) -> None:
+        super().__init__()
+        self.p = p
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.conv2 = nn.Conv2d(8, 8, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(8, affine=False)
+        self.drop = nn.Dropout2d(p)
+        self.conv3 = nn.Conv2d(8, 6, 3, padding=1)
+        self.norm = FunctionalNorm(6)
+        self.fc = nn.Linear(6, 16)
+        self.bn3 = nn.BatchNorm1d(16)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, 5)."""
+        x = functional.relu(self.bn1(self.conv1(x)))
+        x = x + self.drop(functional.relu(self.bn2(self.conv2(x))))
+        x = functional.relu(self.norm(self.conv3(x)))
+        x = self.fc(x.mean(dim=(2, 3)))
+        x = functional.dropout(x, self.p, self.training)
+        logits: Tensor = self.head(functional.relu(self.bn3(x)))
+        return logits

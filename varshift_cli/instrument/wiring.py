@@ -100,7 +100,7 @@ class _Tracer:
         """Carry out an op; its outputs inherit the tags of its inputs."""
         output = op(*args, **kwargs)
         if isinstance(op, torch._ops.OpOverload):
-            through = op._schema.name.partition("::")[2].rstrip("_") in _WEIGHT_OPS
+            through = op._schema.name.partition("::")[2].strip("_") in _WEIGHT_OPS
             tags = self._union(tree_leaves((args, dict(kwargs))), through_weights=through)
             for tensor in tree_leaves(output):
                 self._mark(tensor, tags)
