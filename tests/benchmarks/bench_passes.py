@@ -116,6 +116,12 @@ class Bench:
     def eval_regime(self) -> None:
         """E."""
         with borrowed(self.model, self.catalogue) as instrumented:
+            regime = EvalRegime(self.samples_joined, seed=0)
+            run_eval(instrumented, self.joined, regime, _ignore)
+
+    def eval_regime_as_they_come(self) -> None:
+        """E for a loader, whose batches are never joined."""
+        with borrowed(self.model, self.catalogue) as instrumented:
             run_eval(instrumented, self.batches, EvalRegime(self.samples, seed=0), _ignore)
 
     def clean_regime(self) -> None:
@@ -189,6 +195,7 @@ def compare(bench: Bench, rounds: int) -> list[tuple[str, float, float]]:
         "bare": bench.bare,
         "bare, dropout on": bench.bare_dropout_on,
         "E eval regime": bench.eval_regime,
+        "  batches not joined, E": bench.eval_regime_as_they_come,
         "C clean regime": bench.clean_regime,
         "T train regime": bench.train_regime,
         "exact recalibration": bench.recalibration,

@@ -47,6 +47,9 @@ class BatchNormVisit:
     location: str | None
     dropouts: tuple[tuple[NoiseKey, Case], ...]
     upstream: tuple[BatchNormKey, ...]
+    input_bytes: int
+    batch_statistics: bool
+    """Whether it normalises by the batch itself, although every flag says eval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,8 @@ class _Tracer:
                 caller_location(),
                 tuple((key, case) for key, case in arrived.items() if isinstance(key, NoiseKey)),
                 tuple(key for key in arrived if isinstance(key, BatchNormKey)),
+                call.input.numel() * call.input.element_size(),
+                call.training,
             )
         )
         output = normalise_by_batch(call) if call.training else call.as_deployed()

@@ -121,12 +121,18 @@ class _Measuring:
         self._outputs = {name: Outputs() for name in ("eval", "clean", "train")}
 
     def run(self) -> Measurement:
-        wiring = self._wire()
-        deployed = EvalRegime(self._samples, seed=self._seed)
-        with _stage(self._progress, "eval pass", len(self._batches)) as tell:
-            run_eval(self._instrumented, self._batches, deployed, self._keep("eval", tell))
-        join = self._join_factor(deployed)
+        wiring, shown = self._wire()
+        join = self._join_factor(wiring, shown)
         joined = join_batches(self._batches, self._samples, join)
+        try:
+            deployed = self._deployed(joined)
+        except ForwardRaised:
+            if join == 1:
+                raise
+            # A forward may refuse a larger batch; if not, the error names the user's own batch.
+            join, joined = 1, (self._batches, self._samples)
+            self._outputs["eval"].forget()
+            deployed = self._deployed(joined)
         clean, procedure = self._population(
             "clean pass, dropout off", "clean", joined, noise_on=False
         )
@@ -148,19 +154,27 @@ class _Measuring:
             join,
         )
 
-    def _wire(self) -> Wiring:
+    def _wire(self) -> tuple[Wiring, Batch]:
+        """The wiring, and the batch that showed it."""
         whole = self._batches[0]
         few = few_of(whole)
         try:
-            return trace_wiring(self._instrumented, few)
+            return trace_wiring(self._instrumented, few), few
         except Exception as error:
             if few is whole:
                 raise ForwardRaised(0) from error
         # A model recorded or written for one batch size takes no other.
         try:
-            return trace_wiring(self._instrumented, whole)
+            return trace_wiring(self._instrumented, whole), whole
         except Exception as error:
             raise ForwardRaised(0) from error
+
+    def _deployed(self, joined: tuple[Sequence[Batch], Samples]) -> EvalRegime:
+        batches, samples = joined
+        regime = EvalRegime(samples, seed=self._seed)
+        with _stage(self._progress, "eval pass", len(batches)) as tell:
+            run_eval(self._instrumented, batches, regime, self._keep("eval", tell))
+        return regime
 
     def _population(
         self,
@@ -176,10 +190,14 @@ class _Measuring:
             procedure = run_population(self._instrumented, batches, regime, self._keep(name, tell))
         return regime, procedure
 
-    def _join_factor(self, deployed: EvalRegime) -> int:
-        if not self._regroup:
+    def _join_factor(self, wiring: Wiring, shown: Batch) -> int:
+        """How many batches to join: one, where what a batch holds matters to model or user."""
+        first = self._batches[0]
+        by_batch = any(visit.batch_statistics for visit in wiring.batch_norms)
+        if not self._regroup or by_batch or self._catalogue.untracked or shown is first:
             return 1
-        return join_factor(deployed.gathered.largest_bytes, len(self._batches))
+        largest = max((visit.input_bytes for visit in wiring.batch_norms), default=0)
+        return join_factor(largest * first.size // shown.size, len(self._batches))
 
     def _keep(self, name: str, tell: Callable[[], None]) -> Callable[[int, Any], None]:
         def keep(index: int, output: Any) -> None:

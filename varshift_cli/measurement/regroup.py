@@ -28,14 +28,14 @@ def join_factor(largest_bytes: int, batches: int) -> int:
 
 def join_batches(
     batches: Sequence[Batch], samples: Samples, factor: int
-) -> tuple[tuple[Batch, ...], Samples]:
+) -> tuple[Sequence[Batch], Samples]:
     """Join every ``factor`` consecutive batches, and their samples' keys and groups.
 
     Batches that do not stack (other structure, or tensors without a row per sample) are returned
     as they are.
     """
     if factor == 1 or not _stackable(batches):
-        return tuple(batches), samples
+        return batches, samples
     runs = [range(at, min(at + factor, len(batches))) for at in range(0, len(batches), factor)]
     return (
         tuple(_join([batches[index] for index in run]) for run in runs),
