@@ -107,7 +107,7 @@ def _fold(
 
 def _joined(test: Sequence[Batch]) -> tuple[Batch, ...]:
     nobody = Samples.anonymous(len(test))
-    return join_batches(test, nobody, min(FOLDS, len(test)))[0] if len(test) > 1 else tuple(test)
+    return tuple(join_batches(test, nobody, min(FOLDS, len(test)))[0] if len(test) > 1 else test)
 
 
 def _take(batch: Batch, mask: Tensor) -> Batch:
