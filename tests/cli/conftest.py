@@ -50,8 +50,13 @@ class Pipeline:
     record: Any = field(default_factory=samples.fix_record)
     error: BaseException | None = None
     requests: list[Any] = field(default_factory=list)
+    looks: list[Any] = field(default_factory=list)
 
     def scan_checkpoint(self, request, progress):
+        return self._answer(request, progress, self.report)
+
+    def scan_until(self, settled, request, most, progress):
+        self.looks.append((settled, most))
         return self._answer(request, progress, self.report)
 
     def fix_checkpoint(self, request, progress):
@@ -71,6 +76,8 @@ class Pipeline:
 def pipeline(monkeypatch):
     """Stands in for varshift_cli.pipeline."""
     fake = Pipeline()
-    names = {"scan_checkpoint": fake.scan_checkpoint, "fix_checkpoint": fake.fix_checkpoint}
+    names = {
+        name: getattr(fake, name) for name in ("scan_checkpoint", "scan_until", "fix_checkpoint")
+    }
     monkeypatch.setitem(sys.modules, "varshift_cli.pipeline", SimpleNamespace(**names))
     return fake

@@ -204,3 +204,46 @@ def test_thresholds_out_of_range(run, pipeline, base, command, text, message):
 
     assert (ended.code, pipeline.requests) == (2, [])
     assert message in ended.err
+
+
+def test_samples_auto(run, pipeline):
+    """--samples auto starts at 256 and hands the pipeline what tells that the gate is decided."""
+    ended = run("scan", "model.pt", "--samples", "auto", "--max-shift", 1.25)
+    assert ended.code == 1
+    assert "auto" not in ended.out  # of the commands to run next none takes it
+    assert run("scan", "model.pt", "--samples", "auto:100", "--max-shift", 1.25).code == 1
+
+    assert [each.samples for each in pipeline.requests[:2]] == [256, 100]
+    assert [most for _, most in pipeline.looks[:2]] == [65_536, 100]
+    settled = pipeline.looks[0][0]
+    assert settled(samples.shifted())
+
+
+def test_samples_auto_of_the_file(run, pipeline):
+    """The file's auto holds where there is a gate, and is passed over where there is none."""
+    settings('samples = "auto"\n')
+
+    assert run("scan", "model.pt", "--max-shift", 1.25).code == 1
+    assert run("scan", "model.pt").code == 0
+    assert run("fix", "model.pt", "--recalibrate").code == 0
+    assert [len(pipeline.looks), pipeline.requests[1].samples] == [1, 1024]
+    assert pipeline.requests[2].scan.samples == 1024
+
+
+@pytest.mark.parametrize(
+    ("command", "said", "message"),
+    [
+        (("scan",), "auto", "--samples auto draws until a gate is decided, and there is none"),
+        (("fix", "--recalibrate"), "auto", "Invalid value for '--samples'"),
+        (("scan",), "many", "--samples must be a number, auto or auto:N, but is many"),
+        (("scan",), "auto:x", "--samples must be a number, auto or auto:N, but is auto:x"),
+        (("scan",), "1", "--samples must be at least 2, but is 1"),
+        (("scan",), "auto:1", "--samples must be at least 2, but is 1"),
+    ],
+)
+def test_samples_that_mean_nothing(run, pipeline, command, said, message):
+    """A number of samples that means nothing here is refused before the work."""
+    ended = run(*command, "model.pt", "--samples", said)
+
+    assert (ended.code, pipeline.requests) == (2, [])
+    assert message in ended.err

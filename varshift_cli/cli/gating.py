@@ -37,6 +37,12 @@ class Gate:
             report, self.policy, baseline=self.baseline, baseline_source=self.source
         )
 
+    def settled(self, report: Report) -> bool:
+        """Whether more samples would hardly change the verdict."""
+        from varshift_cli.gate import is_settled
+
+        return is_settled(report, lambda each: self.judged(each).verdict)
+
 
 def settle_gate(
     config: Config,

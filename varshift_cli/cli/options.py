@@ -60,6 +60,10 @@ Forward = Annotated[
 ]
 BatchSize = Annotated[int | None, typer.Option(metavar="N", help="samples per batch (64)")]
 Samples = Annotated[int | None, typer.Option(metavar="N", help="samples, drawn by the seed (1024)")]
+SamplesOrAuto = Annotated[
+    str | None,
+    typer.Option("--samples", metavar="N | auto", help="by the seed; auto: till decided (1024)"),
+]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="of everything random (0)")]
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 ... (auto)")]
 

@@ -20,7 +20,7 @@ def scan(
     label: options.Label = None,
     forward: options.Forward = None,
     batch_size: options.BatchSize = None,
-    samples: options.Samples = None,
+    samples: options.SamplesOrAuto = None,
     seed: options.Seed = None,
     device: options.Device = None,
     max_shift: options.MaxShift = None,
@@ -57,8 +57,14 @@ def scan(
         device=device,
         allow_pickle=allow_pickle,
     )
-    settled = settle(model, said, config, channels=bool(channels or config.channels))
     gate = settle_gate(config, max_shift=max_shift, baseline=baseline)
+    settled = settle(
+        model,
+        said,
+        config,
+        channels=bool(channels or config.channels),
+        growing=gate.is_set,
+    )
     view = View(
         format=choose(options.FormatName, format, config.format, config)
         or options.FormatName.TABLE,
@@ -69,10 +75,13 @@ def scan(
     files = output.report_files(report or (), source=model, called="the checkpoint")
     quiet = bool(quiet or config.quiet)
     announce(settled, config, quiet=quiet)
-    from varshift_cli.pipeline import scan_checkpoint
+    from varshift_cli.pipeline import scan_checkpoint, scan_until
 
     with progress_on_stderr(quiet=quiet) as progress:
-        found = scan_checkpoint(settled.request, progress)
+        if settled.most_samples is None:
+            found = scan_checkpoint(settled.request, progress)
+        else:
+            found = scan_until(gate.settled, settled.request, settled.most_samples, progress)
     found = gate.judged(found)
     for file in files:
         file.write(found)

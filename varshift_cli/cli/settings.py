@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from varshift_cli.cli import output
 from varshift_cli.cli.options import Screen
+from varshift_cli.cli.sampling import Draw, read_samples
 from varshift_cli.config import Config
 from varshift_cli.errors import ConfigError, UsageError
 from varshift_cli.records import ScanRequest
@@ -33,18 +34,23 @@ class Said:
     label: str | None = None
     forward: str | None = None
     batch_size: int | None = None
-    samples: int | None = None
+    samples: int | str | None = None
     seed: int | None = None
     device: str | None = None
     allow_pickle: bool = False
 
     def typed(self) -> tuple[str, ...]:
-        """The options again as arguments, for the commands to run next."""
+        """The options again as arguments, for the commands to run next.
+
+        ``--samples auto`` belongs to the gate of this scan, and is left out.
+        """
         arguments: list[str] = ["--allow-pickle"] if self.allow_pickle else []
         for each in fields(self):
             value = getattr(self, each.name)
             option = f"--{each.name.replace('_', '-')}"
             if each.name == "allow_pickle" or value is None:
+                continue
+            if each.name == "samples" and not str(value).isdigit():
                 continue
             values = [value] if isinstance(value, str | int) else value
             arguments += [part for one in values for part in (option, str(one))]
@@ -58,17 +64,29 @@ class Settled:
     request: ScanRequest
     code: Mapping[str, str]
     """``model.py:build`` -> ``--arch``, or the settings file."""
+    most_samples: int | None = None
+    """For ``--samples auto``: no more than this many."""
 
 
-def settle(model: str, said: Said, config: Config, *, channels: bool = False) -> Settled:
+def settle(
+    model: str, said: Said, config: Config, *, channels: bool = False, growing: bool = False
+) -> Settled:
     """Let the command line win over the file.
 
     Arguments of ``--arch`` and ``--data`` belong to what they are arguments of: those in the file
     hold for the file's own ``arch`` and ``data``, and are replaced name by name.
 
+    Args:
+        model: The checkpoint.
+        said: The command line.
+        config: The file.
+        channels: Whether figures of every channel are wanted.
+        growing: Whether ``--samples auto`` means anything here; the file's is then passed over.
+
     Raises:
         UsageError: A number is too small to mean anything.
     """
+    draw = _draw(said, config, growing=growing)
     values: dict[str, Any] = {}
     for name in _PLAIN:
         value = getattr(said, name)
@@ -79,6 +97,8 @@ def settle(model: str, said: Said, config: Config, *, channels: bool = False) ->
             option = name.replace("_", "-")
             raise UsageError(f"--{option} must be at least {_LEAST[name]}, but is {value}")
         values[name] = value
+    if draw is not None:
+        values["samples"] = draw.samples
     request = ScanRequest(
         model=model,
         arch_args=_arguments(said.arch, said.arch_arg, config.arch_arg),
@@ -87,10 +107,24 @@ def settle(model: str, said: Said, config: Config, *, channels: bool = False) ->
         channels=channels,
         **values,
     )
-    return Settled(request, _code(request, said, config))
+    code = _code(request, said, config)
+    return Settled(request, code, None if draw is None else draw.most)
 
 
-_LEAST = {"batch_size": 1, "samples": 2, "seed": 0}
+def _draw(said: Said, config: Config, *, growing: bool) -> Draw | None:
+    given = config.samples if said.samples is None else said.samples
+    draw = None if given is None else read_samples(given)
+    if draw is None or draw.most is None or growing:
+        return draw
+    if said.samples is None:
+        return None
+    raise UsageError(
+        "--samples auto draws until a gate is decided, and there is none here",
+        hint="give a number of samples; or, to scan, --max-shift X or --baseline FILE",
+    )
+
+
+_LEAST = {"batch_size": 1, "seed": 0}
 
 
 def choose(kind: type[E], said: E | None, in_file: str | None, config: Config) -> E | None:
@@ -134,7 +168,6 @@ _PLAIN = (
     "label",
     "forward",
     "batch_size",
-    "samples",
     "seed",
     "device",
 )

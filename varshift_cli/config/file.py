@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from varshift_cli.config.policy import layer_rules, suppressions
-from varshift_cli.config.values import arguments, count, flag, kind, number, text, unknown
+from varshift_cli.config.values import arguments, count, flag, kind, number, samples, text, unknown
 from varshift_cli.errors import ConfigError
 from varshift_cli.records import LayerRule, Policy, Suppression
 
@@ -70,7 +70,8 @@ class Config:
     label: str | None = None
     forward: str | None = None
     batch_size: int | None = None
-    samples: int | None = None
+    samples: int | str | None = None
+    """A number, ``auto`` or ``auto:N``."""
     seed: int | None = None
     device: str | None = None
     holdout: str | None = None
@@ -175,7 +176,7 @@ _READERS: Mapping[str, Callable[[object, str], Any]] = {
     "label": text,
     "forward": text,
     "batch-size": count,
-    "samples": count,
+    "samples": samples,
     "seed": count,
     "device": text,
     "holdout": text,

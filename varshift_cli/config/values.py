@@ -31,6 +31,13 @@ def count(value: object, where: str) -> int:
     raise wrong(where, "a whole number", value)
 
 
+def samples(value: object, where: str) -> int | str:
+    """A whole number, or ``auto`` and the like."""
+    if isinstance(value, str) and value.startswith("auto"):
+        return value
+    return count(value, where)
+
+
 def number(value: object, where: str) -> float:
     """A number, whole or not."""
     if isinstance(value, int | float) and not isinstance(value, bool):

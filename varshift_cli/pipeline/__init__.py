@@ -1,7 +1,8 @@
 """The whole order of things: the only room that knows every other one below the command line."""
 
 from varshift_cli.pipeline.fixing import fix_checkpoint
+from varshift_cli.pipeline.growing import scan_until
 from varshift_cli.pipeline.live import correct, recalibrate, scan
 from varshift_cli.pipeline.scanning import scan_checkpoint
 
-__all__ = ["correct", "fix_checkpoint", "recalibrate", "scan", "scan_checkpoint"]
+__all__ = ["correct", "fix_checkpoint", "recalibrate", "scan", "scan_checkpoint", "scan_until"]
