@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from varshift_cli.gate import judge_report
 from varshift_cli.records import (
     BuffersRecord,
     CalibrationRecord,
@@ -19,7 +20,9 @@ from varshift_cli.records import (
     Interval,
     LayerRecord,
     LayerRepair,
+    LayerRule,
     Level,
+    Policy,
     RegimeScores,
     Remedy,
     RepairRecord,
@@ -27,6 +30,7 @@ from varshift_cli.records import (
     Score,
     Skipped,
     Status,
+    Suppression,
     Verdict,
 )
 
@@ -223,6 +227,127 @@ def awkward():
         unknown={"layers.1.shift": "its running statistics are not finite"},
         verdict=Verdict(Status.NOT_GATED, None, name, 2.92),
     )
+
+
+def failing():
+    """The shifted network at a gate that it does not pass."""
+    return judge_report(shifted(), max_shift=1.25)
+
+
+def undecided():
+    """The shifted network at a gate that lies within the interval of its worst layer."""
+    return judge_report(shifted(), max_shift=2.95)
+
+
+def passing():
+    """The healthy network at a gate."""
+    return judge_report(healthy(), max_shift=1.25)
+
+
+def known():
+    """A gate with a baseline, a suppression and thresholds by layer."""
+    before = shifted()
+    worse = replace(
+        before.layers[2],
+        shift=4.0,
+        shift_interval=Interval(3.8, 4.2),
+        signed=0.25,
+        level=Level.SEVERE,
+    )
+    policy = Policy(
+        layers=(LayerRule("body.11.*", 3.0),),
+        max_shift=1.25,
+        min_accuracy=0.95,
+        suppressions=(Suppression("waits for the next training", "body.1.bn3"),),
+    )
+    now = replace(before, layers=(*before.layers[:2], worse, *before.layers[3:]))
+    return judge_report(now, policy, baseline=before, baseline_source="base.json")
+
+
+HOSTILE = (
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "a\n::error::injected\r\n| b | c |",
+    "``` `code` [x](https://example.org) ![y](z) @octocat #1 $x$ :tada: https://example.org",
+    "]]> <!-- --> &amp; &lt; \"quoted\" 'single' {0} {{1}}",
+    "\x00\x1b[31mred\x07\u202ertl\u2066\ufffe\udc80",
+    "%0A::warning::x, file=y:z ##[error]x ::stop-commands::t",
+    "\N{PILE OF POO}\N{WOMAN}\u200d\N{PERSONAL COMPUTER} \u4e2d\u6587 $\\frac{1}{2}$",
+    "x" * 500,
+    "<" * 500,
+    "",
+)
+"""Names that a checkpoint's author may have thought of."""
+
+
+def hostile():
+    """A report whose every text was written by someone who means harm, at a gate."""
+    off = shifted()
+    layers = tuple(
+        replace(
+            off.layers[2],
+            name=name,
+            kind=name,
+            location=f"{name}:3",
+            dropouts=(DropoutLink(name, Case.STRAIGHT),),
+        )
+        for name in HOSTILE
+    )
+    texts = " ".join(HOSTILE)
+    report = replace(
+        off,
+        varshift_version=texts,
+        checkpoint=CheckpointRecord(texts, texts, texts, texts, texts),
+        calibration=replace(off.calibration, data=texts, device=texts, method=texts),
+        layers=layers,
+        dropouts=tuple(DropoutRecord(name, name, 0.5, f"{name}:31", (name,)) for name in HOSTILE),
+        skipped=tuple(Skipped(name, name) for name in HOSTILE),
+        findings=(
+            Finding("VS101", FindingLevel.WARNING, HOSTILE, texts, {texts: texts}, HOSTILE),
+            Finding(texts, FindingLevel.ERROR, (), texts),
+        ),
+        remedies={texts: tuple(Remedy(name, f"varshift fix {name}") for name in HOSTILE)},
+        unknown={texts: texts},
+    )
+    return judge_report(report, max_shift=1.25)
+
+
+def large(layers=500):
+    """As many layers as anyone will have, each with its dropout."""
+    off = shifted()
+    repeated = [off.layers[index % 36] for index in range(layers)]
+    named = tuple(
+        replace(
+            each,
+            name=f"stage.{index}.{each.name}",
+            dropouts=tuple(replace(link, name=f"d.{index}") for link in each.dropouts),
+            upstream=(f"stage.{index - 1}.{repeated[index - 1].name}",) if index else (),
+        )
+        for index, each in enumerate(repeated)
+    )
+    dropouts = tuple(
+        DropoutRecord(f"d.{index}", "dropout", 0.5, "model.py:31", (each.name,))
+        for index, each in enumerate(named)
+        if each.dropouts
+    )
+    off_names = tuple(each.name for each in named if each.dropouts)
+    findings = tuple(replace(each, layers=off_names) for each in off.findings[:1])
+    report = replace(off, layers=named, dropouts=dropouts, findings=findings)
+    return judge_report(report, max_shift=1.25)
+
+
+EVERYTHING = {
+    "shifted": shifted(),
+    "healthy": healthy(),
+    "awkward": awkward(),
+    "failing": failing(),
+    "undecided": undecided(),
+    "passing": passing(),
+    "known": known(),
+    "hostile": hostile(),
+    "in-memory": replace(shifted(), checkpoint=CheckpointRecord()),
+}
+"""A report of every kind, for what must hold of all."""
 
 
 def fix_record():

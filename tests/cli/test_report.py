@@ -38,7 +38,7 @@ def test_formats(run, saved, name):
     assert run("report", saved, "--format", name).out == FORMATS[name].render(samples.shifted())
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [each.name for each in FORMATS.values() if each.suffixes])
 def test_files(run, saved, name):
     """--report writes a file whose suffix chooses the format; the same bytes each time."""
     suffix = FORMATS[name].suffixes[0]

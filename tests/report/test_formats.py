@@ -17,7 +17,7 @@ from varshift_cli.report import (
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_renders_everything(name):
     """Every format renders every sample, the same each time, ending in one newline."""
-    for report in (samples.shifted(), samples.healthy(), samples.awkward()):
+    for report in samples.EVERYTHING.values():
         text = FORMATS[name].render(report)
 
         assert text == FORMATS[name].render(report)
@@ -26,21 +26,31 @@ def test_every_format_renders_everything(name):
 
 
 @pytest.mark.parametrize(
-    ("path", "name"), [("a.json", "json"), ("x/A.JSON", "json"), ("report.txt", "table")]
+    ("path", "name"),
+    [
+        ("a.json", "json"),
+        ("x/A.JSON", "json"),
+        ("report.txt", "table"),
+        ("a.md", "markdown"),
+        ("TEST-varshift.xml", "junit"),
+        ("a.sarif", "sarif"),
+    ],
 )
 def test_suffix(path, name):
     """A file's suffix chooses its format, in any case."""
     assert format_of(path).name == name
 
 
-@pytest.mark.parametrize(("path", "found"), [("a.html", "the suffix .html"), ("a", "no suffix")])
+@pytest.mark.parametrize(("path", "found"), [("a.gif", "the suffix .gif"), ("a", "no suffix")])
 def test_unknown_suffix(path, found):
     """An unknown suffix is refused, with those that are known."""
     with pytest.raises(ReportError) as caught:
         format_of(path)
 
     assert found in caught.value.message
-    assert caught.value.hint == "known suffixes: .txt (table), .json (json)"
+    assert caught.value.hint == (
+        "known suffixes: .txt (table), .json (json), .md (markdown), .xml (junit), .sarif (sarif)"
+    )
 
 
 def test_suffixes_belong_to_one_format():
@@ -51,11 +61,12 @@ def test_suffixes_belong_to_one_format():
 
 
 def test_saved_report_renders_alike():
-    """A report read from a file gives the same table as the one in memory."""
-    report = samples.awkward()
-    saved = from_json(FORMATS["json"].render(report))
+    """A report read from a file gives the same as the one in memory, in every format."""
+    for report in samples.EVERYTHING.values():
+        saved = from_json(FORMATS["json"].render(report))
 
-    assert FORMATS["table"].render(saved) == FORMATS["table"].render(report)
+        for each in FORMATS.values():
+            assert each.render(saved) == each.render(report)
 
 
 @pytest.mark.parametrize("code", CATALOGUE)

@@ -29,13 +29,13 @@ def fix(
     output: options.Output = None,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
-    format: options.Format = None,  # noqa: A002  the option's name
+    format: options.FixFormat = None,  # noqa: A002  the option's name
     quiet: options.Quiet = None,
 ) -> None:
     """Repair the BatchNorm statistics; writes a new, verified file."""
     from varshift_cli.cli.progress import progress_on_stderr
-    from varshift_cli.cli.settings import Said, announce, choose, settle
-    from varshift_cli.cli.show import View, show_fix
+    from varshift_cli.cli.settings import Said, announce, settle
+    from varshift_cli.cli.show import fix_format, show_fix
     from varshift_cli.config import load_config
     from varshift_cli.records import FixRequest
 
@@ -61,11 +61,6 @@ def fix(
             hint="--recalibrate recomputes the statistics on your data, with dropout off",
         )
     settled = settle(model, said, config)
-    view = View(
-        format=choose(options.FormatName, format, config.format, config)
-        or options.FormatName.TABLE,
-        typed=said.typed(),
-    )
     request = FixRequest(
         scan=settled.request,
         method="recalibrate",
@@ -82,4 +77,4 @@ def fix(
 
     with progress_on_stderr(quiet=quiet) as progress:
         record = fix_checkpoint(request, progress)
-    show_fix(record, view)
+    show_fix(record, fix_format(format, config), said.typed())

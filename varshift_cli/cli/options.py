@@ -13,6 +13,17 @@ class FormatName(StrEnum):
 
     TABLE = "table"
     JSON = "json"
+    MARKDOWN = "markdown"
+    GITHUB = "github"
+    JUNIT = "junit"
+    SARIF = "sarif"
+
+
+class FixFormatName(StrEnum):
+    """What ``--format`` of ``fix`` accepts."""
+
+    TABLE = "table"
+    JSON = "json"
 
 
 class Screen(StrEnum):
@@ -81,6 +92,14 @@ Baseline = Annotated[
 ]
 Format = Annotated[
     FormatName | None,
+    typer.Option(
+        metavar="NAME",
+        help=" ".join(FormatName),
+        rich_help_panel=_OUTPUT,
+    ),
+]
+FixFormat = Annotated[
+    FixFormatName | None,
     typer.Option(metavar="NAME", help="on stdout: table or json (table)", rich_help_panel=_OUTPUT),
 ]
 ScreenFormat = Annotated[
@@ -92,7 +111,9 @@ ScreenFormat = Annotated[
 Report = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="FILE", help="write .json or .txt as well; repeatable", rich_help_panel=_OUTPUT
+        metavar="FILE",
+        help="write .json .md .xml .sarif .html .txt as well",
+        rich_help_panel=_OUTPUT,
     ),
 ]
 All = Annotated[

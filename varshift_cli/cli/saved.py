@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from varshift_cli.errors import ReportError
-from varshift_cli.records import Report
+
+if TYPE_CHECKING:
+    from varshift_cli.records import Report
 
 SavedReport = Annotated[
     str, typer.Argument(metavar="REPORT", help="JSON report of a scan; - reads stdin")

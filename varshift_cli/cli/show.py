@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from varshift_cli.cli import output
-from varshift_cli.cli.options import FormatName, Order
+from varshift_cli.cli.options import FixFormatName, FormatName, Order
+from varshift_cli.config import Config
 from varshift_cli.records import FixRecord, Report
-from varshift_cli.report import fix_to_json, render_fix, render_table, to_json
+from varshift_cli.report import FORMATS, fix_to_json, render_fix, render_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +26,8 @@ class View:
 
 def show_report(report: Report, view: View) -> None:
     """Write a report to stdout."""
-    if view.format is FormatName.JSON:
-        output.emit(to_json(report))
+    if view.format is not FormatName.TABLE:
+        output.emit(FORMATS[view.format.value].render(report))
         return
     style = output.style_of(sys.stdout)
     output.emit(
@@ -33,9 +35,22 @@ def show_report(report: Report, view: View) -> None:
     )
 
 
-def show_fix(record: FixRecord, view: View) -> None:
-    """Write what a fix did to stdout."""
-    if view.format is FormatName.JSON:
+def fix_format(said: FixFormatName | None, config: Config) -> FixFormatName:
+    """The format of a fix: the file's word counts where it is one that a fix has."""
+    if said is None and config.format == FixFormatName.JSON:
+        return FixFormatName.JSON
+    return said or FixFormatName.TABLE
+
+
+def show_fix(record: FixRecord, format: FixFormatName, typed: Sequence[str]) -> None:  # noqa: A002
+    """Write what a fix did to stdout.
+
+    Args:
+        record: What was done.
+        format: Table or JSON.
+        typed: Options to repeat in the command to run next.
+    """
+    if format is FixFormatName.JSON:
         output.emit(fix_to_json(record))
         return
-    output.emit(render_fix(record, output.style_of(sys.stdout), typed=view.typed))
+    output.emit(render_fix(record, output.style_of(sys.stdout), typed=typed))

@@ -1,6 +1,7 @@
 """The formats a report can be written in, by name and by file suffix.
 
-A new format is one function from a report to text and one line here.
+A new format is one function from a report to text, and its lines here. Its file is imported when
+it is asked for, so that ``varshift check`` answers at once.
 """
 
 from __future__ import annotations
@@ -21,8 +22,33 @@ class Format:
 
     name: str
     suffixes: tuple[str, ...]
-    """File suffixes that choose this format, lower case; the first is the usual one."""
+    """File suffixes that choose this format, lower case, the first the usual one; none for what
+    is for stdout alone."""
     render: Callable[[Report], str]
+
+
+def _markdown(report: Report) -> str:
+    from varshift_cli.report.markdown import to_markdown
+
+    return to_markdown(report)
+
+
+def _github(report: Report) -> str:
+    from varshift_cli.report.github import to_github
+
+    return to_github(report)
+
+
+def _junit(report: Report) -> str:
+    from varshift_cli.report.junit import to_junit
+
+    return to_junit(report)
+
+
+def _sarif(report: Report) -> str:
+    from varshift_cli.report.sarif import to_sarif
+
+    return to_sarif(report)
 
 
 FORMATS: Mapping[str, Format] = {
@@ -30,6 +56,10 @@ FORMATS: Mapping[str, Format] = {
     for each in (
         Format("table", (".txt",), render_table),
         Format("json", (".json",), to_json),
+        Format("markdown", (".md",), _markdown),
+        Format("github", (), _github),
+        Format("junit", (".xml",), _junit),
+        Format("sarif", (".sarif",), _sarif),
     )
 }
 
@@ -44,7 +74,9 @@ def format_of(path: str) -> Format:
     for each in FORMATS.values():
         if suffix in each.suffixes:
             return each
-    known = ", ".join(f"{each.suffixes[0]} ({each.name})" for each in FORMATS.values())
+    known = ", ".join(
+        f"{each.suffixes[0]} ({each.name})" for each in FORMATS.values() if each.suffixes
+    )
     found = f"the suffix {suffix}" if suffix else "no suffix"
     raise ReportError(
         f"{path}: the suffix of a report chooses its format, and this path has {found}",
