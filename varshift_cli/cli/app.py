@@ -8,6 +8,7 @@ import typer
 
 from varshift_cli import __version__
 from varshift_cli.cli.check import check
+from varshift_cli.cli.diff import diff
 from varshift_cli.cli.errors import guarded
 from varshift_cli.cli.explain import explain
 from varshift_cli.cli.fix import fix
@@ -54,4 +55,5 @@ app.command(epilog="Example: varshift fix model.pt --recalibrate --holdout test.
 app.command(epilog="Example: varshift lint model.safetensors")(guarded(lint))
 app.command(epilog="Example: varshift check report.json --max-shift 1.25")(guarded(check))
 app.command(epilog="Example: varshift report report.json --format markdown")(guarded(report))
+app.command(epilog="Example: varshift diff before.json after.json")(guarded(diff))
 app.command(epilog="Example: varshift explain VS101")(guarded(explain))

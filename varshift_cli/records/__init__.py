@@ -8,6 +8,13 @@ channel. A ratio is always taken with ``+eps`` on both sides, as BatchNorm (BN) 
 """
 
 from varshift_cli.records.batch import Batch
+from varshift_cli.records.diff import (
+    Change,
+    CheckpointDiff,
+    ReportDiff,
+    ShiftChange,
+    StatisticsChange,
+)
 from varshift_cli.records.findings import Effect, Finding, RegimeScores, Remedy
 from varshift_cli.records.layers import (
     AttributionShare,
@@ -53,7 +60,9 @@ __all__ = [
     "BuffersRecord",
     "CalibrationRecord",
     "Case",
+    "Change",
     "ChannelFigures",
+    "CheckpointDiff",
     "CheckpointRecord",
     "Describe",
     "DropoutLink",
@@ -79,10 +88,13 @@ __all__ = [
     "Remedy",
     "RepairRecord",
     "Report",
+    "ReportDiff",
     "ScanRequest",
     "Score",
+    "ShiftChange",
     "SilentProgress",
     "Skipped",
+    "StatisticsChange",
     "Status",
     "StoredLayer",
     "Suppressed",

@@ -5,9 +5,10 @@ depends on the record alone.
 """
 
 from varshift_cli.report.cause import render_catalogue, render_cause
+from varshift_cli.report.diff import render_checkpoint_diff, render_report_diff
 from varshift_cli.report.fix import render_fix
 from varshift_cli.report.formats import FORMATS, Format, format_of
-from varshift_cli.report.json import fix_to_json, from_json, lint_to_json, to_json
+from varshift_cli.report.json import diff_to_json, fix_to_json, from_json, lint_to_json, to_json
 from varshift_cli.report.lint import render_lint
 from varshift_cli.report.plausible import refuse_nonsense
 from varshift_cli.report.screen import PLAIN, Style
@@ -20,6 +21,7 @@ __all__ = [
     "PLAIN",
     "Format",
     "Style",
+    "diff_to_json",
     "fix_to_json",
     "format_of",
     "from_json",
@@ -27,8 +29,10 @@ __all__ = [
     "refuse_nonsense",
     "render_catalogue",
     "render_cause",
+    "render_checkpoint_diff",
     "render_fix",
     "render_lint",
+    "render_report_diff",
     "render_table",
     "to_json",
     "visible",

@@ -15,11 +15,13 @@ from varshift_cli.errors import ReportError
 from varshift_cli.records import (
     SCHEMA_VERSION,
     CalibrationRecord,
+    CheckpointDiff,
     CheckpointRecord,
     FixRecord,
     LayerRecord,
     LintReport,
     Report,
+    ReportDiff,
 )
 from varshift_cli.report.encoding import Encoder, Json, decode
 
@@ -130,6 +132,15 @@ def lint_to_json(report: LintReport) -> str:
     value = encoder.record(report)
     value["unknown"] = encoder.holes
     return _text({"schema_version": value.pop("schema_version"), **value})
+
+
+def diff_to_json(diff: CheckpointDiff | ReportDiff) -> str:
+    """Two checkpoints or two reports side by side as JSON text, ending in a newline."""
+    encoder = Encoder(_ORDER)
+    value = encoder.record(diff)
+    value["unknown"] = encoder.holes
+    kind = "checkpoints" if isinstance(diff, CheckpointDiff) else "reports"
+    return _text({"schema_version": value.pop("schema_version"), "kind": kind, **value})
 
 
 def _parse(text: str) -> Any:
