@@ -37,6 +37,7 @@ def test_every_setting(written):
         input = "x"
         label = "y"
         forward = "f.py:f"
+        noise = ["m.py:N", "pkg.mod:M"]
         batch_size = 32
         samples = 500
         seed = 7
@@ -77,6 +78,7 @@ def test_every_setting(written):
         input="x",
         label="y",
         forward="f.py:f",
+        noise=("m.py:N", "pkg.mod:M"),
         batch_size=32,
         samples=500,
         seed=7,
@@ -169,6 +171,7 @@ def test_command_line_only(written, key):
         ("arch = 3", "arch must be a string, not integer 3"),
         ('arch = ""', "arch must be a string, not string ''"),
         ('samples = "many"', "samples must be a whole number, not string 'many'"),
+        ("noise = 1", "noise must be a string or a list of strings, not integer 1"),
         ("samples = true", "samples must be a whole number, not boolean True"),
         ("samples = 1.5", "samples must be a whole number, not float 1.5"),
         ("max-shift = true", "max-shift must be a number, not boolean True"),

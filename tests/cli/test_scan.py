@@ -31,6 +31,7 @@ def test_every_option_reaches_the_request(run, pipeline):
         *("scan", "model.pt", "--arch", "m.py:f", "--arch-arg", "p=0.5", "--arch-arg", "q=1"),
         *("--key", "a.b", "--allow-pickle", "--data", "d.py:f", "--data-arg", "split=train"),
         *("--input", "x", "--label", "y", "--forward", "f.py:f", "--batch-size", 8),
+        *("--noise", "m.py:N", "--noise", "pkg.mod:M"),
         *("--samples", 50, "--seed", 3, "--device", "cpu", "--channels"),
     )
 
@@ -46,6 +47,7 @@ def test_every_option_reaches_the_request(run, pipeline):
             input="x",
             label="y",
             forward="f.py:f",
+            noise=("m.py:N", "pkg.mod:M"),
             batch_size=8,
             samples=50,
             seed=3,

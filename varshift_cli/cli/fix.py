@@ -22,6 +22,7 @@ def fix(
     input: options.Input = None,  # noqa: A002  the option's name
     label: options.Label = None,
     forward: options.Forward = None,
+    noise: options.Noise = None,
     batch_size: options.BatchSize = None,
     samples: options.Samples = None,
     seed: options.Seed = None,
@@ -49,6 +50,7 @@ def fix(
         input=input,
         label=label,
         forward=forward,
+        noise=noise,
         batch_size=batch_size,
         samples=samples,
         seed=seed,

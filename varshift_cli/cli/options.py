@@ -69,6 +69,10 @@ Label = Annotated[str | None, typer.Option(metavar="NAME", help="array of class 
 Forward = Annotated[
     str | None, typer.Option(metavar="FILE:NAME", help="f(model, batch), to call it your way")
 ]
+Noise = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE:CLASS", help="layer type that is noise; repeatable"),
+]
 BatchSize = Annotated[int | None, typer.Option(metavar="N", help="samples per batch (64)")]
 Samples = Annotated[int | None, typer.Option(metavar="N", help="samples, drawn by the seed (1024)")]
 SamplesOrAuto = Annotated[

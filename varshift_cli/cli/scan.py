@@ -19,6 +19,7 @@ def scan(
     input: options.Input = None,  # noqa: A002  the option's name
     label: options.Label = None,
     forward: options.Forward = None,
+    noise: options.Noise = None,
     batch_size: options.BatchSize = None,
     samples: options.SamplesOrAuto = None,
     seed: options.Seed = None,
@@ -51,6 +52,7 @@ def scan(
         input=input,
         label=label,
         forward=forward,
+        noise=noise,
         batch_size=batch_size,
         samples=samples,
         seed=seed,

@@ -33,6 +33,7 @@ class Said:
     input: str | None = None
     label: str | None = None
     forward: str | None = None
+    noise: Sequence[str] | None = None
     batch_size: int | None = None
     samples: int | str | None = None
     seed: int | None = None
@@ -104,6 +105,7 @@ def settle(
         arch_args=_arguments(said.arch, said.arch_arg, config.arch_arg),
         data_args=_arguments(said.data, said.data_arg, config.data_arg),
         allow_pickle=said.allow_pickle,
+        noise=tuple(config.noise if said.noise is None else said.noise),
         channels=channels,
         **values,
     )
@@ -189,4 +191,5 @@ def _code(request: ScanRequest, said: Said, config: Config) -> dict[str, str]:
         value = getattr(request, name)
         if value is not None and ":" in value and not value.lower().endswith(ARRAY_SUFFIXES):
             code[value] = f"--{name}" if getattr(said, name) is not None else str(config.source)
-    return code
+    who = str(config.source) if said.noise is None else "--noise"
+    return {**code, **dict.fromkeys(request.noise, who)}

@@ -31,7 +31,17 @@ from pathlib import Path
 from typing import Any
 
 from varshift_cli.config.policy import layer_rules, suppressions
-from varshift_cli.config.values import arguments, count, flag, kind, number, samples, text, unknown
+from varshift_cli.config.values import (
+    arguments,
+    count,
+    flag,
+    kind,
+    number,
+    samples,
+    text,
+    texts,
+    unknown,
+)
 from varshift_cli.errors import ConfigError
 from varshift_cli.records import LayerRule, Policy, Suppression
 
@@ -69,6 +79,8 @@ class Config:
     input: str | None = None
     label: str | None = None
     forward: str | None = None
+    noise: tuple[str, ...] = ()
+    """``file.py:Class`` of each."""
     batch_size: int | None = None
     samples: int | str | None = None
     """A number, ``auto`` or ``auto:N``."""
@@ -175,6 +187,7 @@ _READERS: Mapping[str, Callable[[object, str], Any]] = {
     "input": text,
     "label": text,
     "forward": text,
+    "noise": texts,
     "batch-size": count,
     "samples": samples,
     "seed": count,

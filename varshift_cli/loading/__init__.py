@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         open_checkpoint,
     )
     from varshift_cli.loading.data import LoadedData, load_data
-    from varshift_cli.loading.functions import load_forward, load_metric
+    from varshift_cli.loading.functions import load_forward, load_metric, load_noise
 
 _HOMES = {
     "BuiltModel": "architecture",
@@ -31,6 +31,7 @@ _HOMES = {
     "load_data": "data",
     "load_forward": "functions",
     "load_metric": "functions",
+    "load_noise": "functions",
     "open_checkpoint": "containers",
     "open_model": "architecture",
 }
@@ -46,6 +47,7 @@ __all__ = [
     "load_data",
     "load_forward",
     "load_metric",
+    "load_noise",
     "open_checkpoint",
     "open_model",
 ]

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from varshift_cli.errors import FixDeclinedError, UsageError
-from varshift_cli.instrument import find_batch_norms
 from varshift_cli.loading import LoadedData, PatchRecord
 from varshift_cli.measurement.outputs import is_classifier, labels_of
 from varshift_cli.pipeline.inputs import Inputs, load_calibration, open_inputs
@@ -63,7 +62,7 @@ def fix_checkpoint(request: FixRequest, progress: Progress | None = None) -> Fix
     if not request.force:
         _keep_off(before, inputs)
     held_out = _held_out(request, inputs, progress)
-    catalogue = find_batch_norms(inputs.model)
+    catalogue = inputs.find_batch_norms()
     frozen = frozenset() if request.include_frozen else frozen_layers(inputs.model, catalogue)
     repair = repair_in_memory(
         inputs.model,
@@ -132,7 +131,7 @@ def _held_out(request: FixRequest, inputs: Inputs, progress: Progress) -> list[_
 def _run(inputs: Inputs, data: LoadedData, progress: Progress) -> Tensor | None:
     return verify(
         inputs.model,
-        find_batch_norms(inputs.model),
+        inputs.find_batch_norms(),
         data.batches,
         progress=progress,
         forward=inputs.forward,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import torch
 from torch import nn
 
 from varshift_cli.errors import UsageError
+from varshift_cli.instrument import BatchNormCatalogue, find_batch_norms
 from varshift_cli.instrument.borrow import Forward
+from varshift_cli.instrument.noise_modules import matches
 from varshift_cli.loading import (
     BuiltModel,
     Checkpoint,
@@ -18,6 +21,7 @@ from varshift_cli.loading import (
     build_model,
     load_data,
     load_forward,
+    load_noise,
     open_checkpoint,
     open_model,
 )
@@ -34,6 +38,12 @@ class Inputs:
     data: LoadedData
     device: torch.device
     forward: Forward | None
+    noise: tuple[type, ...] = ()
+    """Module types that the user calls noise."""
+
+    def find_batch_norms(self) -> BatchNormCatalogue:
+        """The model's BN, and its noise."""
+        return find_batch_norms(self.model, self.noise)
 
     @property
     def model(self) -> nn.Module:
@@ -75,8 +85,10 @@ def open_inputs(request: ScanRequest) -> Inputs:
     built = _build(request, checkpoint, state, search)
     forward = None if request.forward is None else load_forward(request.forward, search)
     data = load_calibration(request, request.data, built, search)
+    noise = load_noise(request.noise, search)
+    refuse_unknown_noise(built.model, noise)
     built.model.to(device)
-    return Inputs(checkpoint, state, built, data, device, forward)
+    return Inputs(checkpoint, state, built, data, device, forward, noise)
 
 
 def _build(
@@ -110,6 +122,21 @@ def load_calibration(
         any_form=request.forward is not None,
         fixed_batch=built.fixed_batch,
     )
+
+
+def refuse_unknown_noise(model: nn.Module, noise: Sequence[type]) -> None:
+    """A type that the model has no layer of is a slip.
+
+    Raises:
+        UsageError: Names the type, and the types of layers that there are.
+    """
+    for each in noise:
+        if not any(matches(module, each) for module in model.modules()):
+            known = sorted({type(module).__name__ for module in model.modules()})
+            raise UsageError(
+                f"--noise {each.__name__}: the model has no layer of this type",
+                hint=f"Its layers are of type {', '.join(known)}.",
+            )
 
 
 def choose_device(name: str) -> torch.device:

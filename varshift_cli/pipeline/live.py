@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import nn
@@ -14,6 +14,7 @@ from varshift_cli.instrument.borrow import Forward, device_of
 from varshift_cli.loading import adapt_batches
 from varshift_cli.measurement import check_batches, measure
 from varshift_cli.pipeline.assembly import Subject, assemble
+from varshift_cli.pipeline.inputs import refuse_unknown_noise
 from varshift_cli.pipeline.measured import populations_of, verification_of
 from varshift_cli.pipeline.repair import carry_out, nothing_done, refuse_noise, repair_in_memory
 from varshift_cli.pipeline.scanning import dtype_of
@@ -39,6 +40,7 @@ def scan(
     seed: int = 0,
     channels: bool = False,
     forward: UserForward | None = None,
+    noise: Sequence[type] = (),
     progress: Progress | None = None,
 ) -> Report:
     """Measure the variance shift of every BatchNorm layer of a live model.
@@ -52,6 +54,8 @@ def scan(
         channels: Also return per-channel arrays.
         forward: ``forward(model, batch) -> outputs`` for models that are called otherwise; the
             batch is as ``batches`` gave it.
+        noise: Module types that are noise, to be switched as dropout is, beside those known by
+            their class (DropPath, StochasticDepth, DropBlock and the like).
         progress: Told of each stage.
 
     Returns:
@@ -64,7 +68,8 @@ def scan(
         ForwardError: The model's forward raised.
     """
     drawn, call = _draw(model, batches, forward)
-    catalogue = find_batch_norms(model)
+    refuse_unknown_noise(model, noise)
+    catalogue = find_batch_norms(model, noise)
     measured = measure(
         model,
         catalogue,
@@ -93,6 +98,7 @@ def recalibrate(
     *,
     include_frozen: bool = False,
     forward: UserForward | None = None,
+    noise: Sequence[type] = (),
     progress: Progress | None = None,
 ) -> RepairRecord:
     """Recompute BatchNorm statistics with dropout off; call it at the end of a training script.
@@ -107,6 +113,7 @@ def recalibrate(
         batches: As for :func:`scan`; the training data, augmentation included.
         include_frozen: Also write layers that stay in eval mode while the model trains.
         forward: As for :func:`scan`.
+        noise: As for :func:`scan`.
         progress: Told of each stage.
 
     Returns:
@@ -120,7 +127,8 @@ def recalibrate(
         FixDeclinedError: Non-finite statistics, or dropout that ignores eval().
     """
     drawn, call = _draw(model, batches, forward)
-    catalogue = find_batch_norms(model)
+    refuse_unknown_noise(model, noise)
+    catalogue = find_batch_norms(model, noise)
     frozen = frozenset() if include_frozen else frozen_layers(model, catalogue)
     return repair_in_memory(
         model, catalogue, drawn, frozen=frozen, forward=call, progress=progress or SilentProgress()
@@ -134,6 +142,7 @@ def correct(
     seed: int = 0,
     include_frozen: bool = False,
     forward: UserForward | None = None,
+    noise: Sequence[type] = (),
     progress: Progress | None = None,
 ) -> RepairRecord:
     """Take out of the running buffers what dropout put in, by difference on these batches.
@@ -150,6 +159,7 @@ def correct(
         seed: Of dropout masks.
         include_frozen: Also write layers that stay in eval mode while the model trains.
         forward: As for :func:`scan`.
+        noise: As for :func:`scan`.
         progress: Told of each stage.
 
     Returns:
@@ -164,7 +174,8 @@ def correct(
             correction does harm), they are not finite, or dropout ignores eval().
     """
     drawn, call = _draw(model, batches, forward)
-    catalogue = find_batch_norms(model)
+    refuse_unknown_noise(model, noise)
+    catalogue = find_batch_norms(model, noise)
     progress = progress or SilentProgress()
     measured = measure(model, catalogue, drawn, seed=seed, progress=progress, forward=call)
     before = verification_of(measured)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from varshift_cli.instrument import BatchNormCatalogue, find_batch_norms
+from varshift_cli.instrument import BatchNormCatalogue
 from varshift_cli.measurement import Measurement, check_batches, measure
 from varshift_cli.pipeline.assembly import Subject, assemble
 from varshift_cli.pipeline.inputs import Inputs, open_inputs
@@ -31,7 +31,7 @@ def measure_inputs(
 ) -> tuple[Measurement, Report]:
     """Measure what was opened."""
     check_batches(inputs.data.batches)
-    catalogue = find_batch_norms(inputs.model)
+    catalogue = inputs.find_batch_norms()
     measured = measure(
         inputs.model,
         catalogue,

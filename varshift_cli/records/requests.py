@@ -20,6 +20,8 @@ class ScanRequest:
     input: str | None = None
     label: str | None = None
     forward: str | None = None
+    noise: tuple[str, ...] = ()
+    """``file.py:Class`` of layers that are noise, beside those that are known."""
     metric: str | None = None
     batch_size: int = 64
     train_batch_size: int | None = None
