@@ -25,7 +25,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
-    with _preserved_random_state(), _without_attention_fast_path():
+    with preserved_random_state(), _without_attention_fast_path():
         try:
             yield
         finally:
@@ -63,7 +63,8 @@ def _same(left: Tensor, right: Tensor) -> bool:
 
 
 @contextmanager
-def _preserved_random_state() -> Iterator[None]:
+def preserved_random_state() -> Iterator[None]:
+    """Give back torch's, Python's and numpy's random state on every exit."""
     # The legacy global state is what users seed; no Generator of ours could give it back.
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []

@@ -22,7 +22,12 @@ _INPUT_NAMES = ("x", "inputs", "images", "input", "image", "data")
 
 
 def adapt_batches(
-    raw: Iterable[Any], model: object, *, what: str, any_form: bool = False
+    raw: Iterable[Any],
+    model: object,
+    *,
+    what: str,
+    any_form: bool = False,
+    samples: int | None = None,
 ) -> tuple[Batch, ...]:
     """Every batch that ``raw`` yields, checked: tensors, tuples, dicts or ready batches.
 
@@ -32,6 +37,7 @@ def adapt_batches(
         what: How the data are called in messages.
         any_form: Whether a function of the user's calls the model: dict batches are then passed
             on whole.
+        samples: No more than this many are drawn; all by default.
 
     Raises:
         DataError: For a batch that cannot be understood, or that holds NaN or infinity.
@@ -39,9 +45,35 @@ def adapt_batches(
     if isinstance(raw, torch.Tensor | np.ndarray | Batch):
         raw = [raw]
     adapter = BatchAdapter(ANY_FORM if any_form else forward_signature(model), what)
-    batches = tuple(adapter.stream(raw))
+    stream = adapter.stream(raw)
+    batches = tuple(stream if samples is None else limited(stream, samples))
     check_enough(sum(batch.size for batch in batches), what)
     return batches
+
+
+def limited(batches: Iterable[Batch], samples: int) -> Iterator[Batch]:
+    """Batches as they come until there are enough samples; the last one is cut to fit."""
+    left = samples
+    for batch in batches:
+        yield batch if batch.size <= left else _cut(batch, left)
+        left -= batch.size
+        if left <= 0:
+            return
+
+
+def _cut(batch: Batch, size: int) -> Batch:
+    """The first samples of a batch; tensors of another length are not per sample and stay."""
+
+    def cut(item: Any) -> Any:
+        whole = isinstance(item, torch.Tensor) and item.dim() > 0 and item.shape[0] == batch.size
+        return item[:size] if whole else item
+
+    return Batch(
+        tuple(cut(item) for item in batch.args),
+        {name: cut(item) for name, item in batch.kwargs.items()},
+        cut(batch.labels),
+        size,
+    )
 
 
 def check_enough(samples: int, what: str) -> None:

@@ -24,6 +24,7 @@ from varshift_cli.loading.batches import (
     check_enough,
     first_not_finite,
     is_array,
+    limited,
 )
 from varshift_cli.loading.forward import ANY_FORM, forward_signature
 from varshift_cli.loading.importing import Target, import_target, told, users_code
@@ -188,13 +189,13 @@ def _from_object(
         return _from_arrays(pick_arrays(found, call, None, None), draw, model, adapter)
     with users_code(f"drawing from {call}", DataError, search_dirs, seed=draw.seed):
         if isinstance(made, IterableDataset):
-            batches = tuple(_limited(adapter, _chunks(made, draw, call), draw.samples))
+            batches = tuple(limited(adapter.stream(_chunks(made, draw, call)), draw.samples))
             drawn = "the first {} samples"
         elif _is_map_style(made):
             batches = tuple(adapter.stream(_collated(made, draw, call)))
             drawn = "{} samples" if draw.samples >= len(made) else "{} samples drawn at random"
         elif isinstance(made, Iterable):
-            batches = tuple(_limited(adapter, made, draw.samples))
+            batches = tuple(limited(adapter.stream(made), draw.samples))
             drawn = "the first {} samples"
         else:
             raise DataError(
@@ -284,31 +285,6 @@ def _collate(items: list[Any], call: str) -> Any:
             f"samples of {call} cannot be stacked into a batch: {text[:200]}",
             hint="Return a DataLoader with a collate_fn, or samples of one shape.",
         ) from problem
-
-
-def _limited(adapter: BatchAdapter, raw: Iterable[Any], samples: int) -> Iterator[Batch]:
-    """Batches as they come until there are enough samples; the last one is cut to fit."""
-    left = samples
-    for batch in adapter.stream(raw):
-        yield batch if batch.size <= left else _cut(batch, left)
-        left -= batch.size
-        if left <= 0:
-            return
-
-
-def _cut(batch: Batch, size: int) -> Batch:
-    """The first samples of a batch; tensors of another length are not per sample and stay."""
-
-    def cut(item: Any) -> Any:
-        whole = isinstance(item, torch.Tensor) and item.dim() > 0 and item.shape[0] == batch.size
-        return item[:size] if whole else item
-
-    return Batch(
-        tuple(cut(item) for item in batch.args),
-        {name: cut(item) for name, item in batch.kwargs.items()},
-        cut(batch.labels),
-        size,
-    )
 
 
 def _common_size(batches: Sequence[Batch]) -> int | None:

@@ -1,8 +1,17 @@
 """The whole order of things: the only room that knows every other one below the command line."""
 
+from varshift_cli.pipeline.drawing import draw_batches
 from varshift_cli.pipeline.fixing import fix_checkpoint
 from varshift_cli.pipeline.growing import scan_until
 from varshift_cli.pipeline.live import correct, recalibrate, scan
 from varshift_cli.pipeline.scanning import scan_checkpoint
 
-__all__ = ["correct", "fix_checkpoint", "recalibrate", "scan", "scan_checkpoint", "scan_until"]
+__all__ = [
+    "correct",
+    "draw_batches",
+    "fix_checkpoint",
+    "recalibrate",
+    "scan",
+    "scan_checkpoint",
+    "scan_until",
+]

@@ -11,9 +11,9 @@ from varshift_cli.diagnosis import describe_buffers
 from varshift_cli.errors import FixDeclinedError
 from varshift_cli.instrument import find_batch_norms
 from varshift_cli.instrument.borrow import Forward, device_of
-from varshift_cli.loading import adapt_batches
-from varshift_cli.measurement import check_batches, measure
+from varshift_cli.measurement import measure
 from varshift_cli.pipeline.assembly import Subject, assemble
+from varshift_cli.pipeline.drawing import draw_batches
 from varshift_cli.pipeline.inputs import refuse_unknown_noise
 from varshift_cli.pipeline.measured import populations_of, verification_of
 from varshift_cli.pipeline.repair import carry_out, nothing_done, refuse_noise, repair_in_memory
@@ -196,9 +196,7 @@ def correct(
 def _draw(
     model: nn.Module, batches: Iterable[Any], forward: UserForward | None
 ) -> tuple[tuple[Batch, ...], Forward | None]:
-    drawn = adapt_batches(batches, model, what="batches")
-    check_batches(drawn)
-    return drawn, forward
+    return draw_batches(model, batches), forward
 
 
 def _common_size(batches: tuple[Batch, ...]) -> int | None:
