@@ -255,3 +255,12 @@ def test_interval_decides(run, pipeline):
     pipeline.report = replace(samples.shifted(), layers=(layer,))
 
     assert run("scan", "model.pt", "--max-shift", 1.25).code == 4
+
+
+def test_no_attribute(run, pipeline):
+    """--no-attribute, on the command line or in the file, asks for no passes of single dropouts."""
+    run("scan", "model.pt", "--no-attribute")
+    Path("varshift.toml").write_text("no-attribute = true\n", encoding="utf-8")
+    run("scan", "model.pt")
+
+    assert [request.attribute for request in pipeline.requests] == [False, False]

@@ -139,6 +139,10 @@ Channels = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
+NoAttribute = Annotated[
+    bool | None,
+    typer.Option("--no-attribute", metavar=_FLAG, help="skip passes with single dropouts"),
+]
 Quiet = Annotated[
     bool | None,
     typer.Option(

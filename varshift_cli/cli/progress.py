@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from varshift_cli.cli import output
 from varshift_cli.records import Progress, SilentProgress
+from varshift_cli.report import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -22,13 +24,21 @@ PATIENCE = 1.0
 def progress_on_stderr(*, quiet: bool) -> Iterator[Progress]:
     """The progress to hand to the pipeline; gone from the screen at the end, however it ends."""
     if quiet or not sys.stderr.isatty():
-        yield SilentProgress()
+        yield SilentProgress() if quiet else Remarks()
         return
     bars = TerminalProgress()
     try:
         yield bars
     finally:
         bars.close()
+
+
+class Remarks(SilentProgress):
+    """No bars where there is no terminal, but remarks all the same."""
+
+    def remark(self, text: str) -> None:
+        """Say it on stderr."""
+        output.say(visible(text))
 
 
 class TerminalProgress:
@@ -58,6 +68,13 @@ class TerminalProgress:
         if self._bars is not None and self._task is not None:
             self._bars.remove_task(self._task)
         self._task = None
+
+    def remark(self, text: str) -> None:
+        """Say it on stderr, above the bar if there is one."""
+        if self._bars is None:
+            output.say(visible(text))
+        else:
+            self._bars.console.print(visible(text), markup=False, highlight=False)
 
     def close(self) -> None:
         """Take everything off the screen."""

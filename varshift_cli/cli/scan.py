@@ -24,6 +24,7 @@ def scan(
     samples: options.SamplesOrAuto = None,
     seed: options.Seed = None,
     device: options.Device = None,
+    no_attribute: options.NoAttribute = None,
     max_shift: options.MaxShift = None,
     baseline: options.Baseline = None,
     format: options.Format = None,  # noqa: A002  the option's name
@@ -66,6 +67,7 @@ def scan(
         config,
         channels=bool(channels or config.channels),
         growing=gate.is_set,
+        attribute=not (no_attribute or config.no_attribute),
     )
     view = View(
         format=choose(options.FormatName, format, config.format, config)

@@ -70,7 +70,13 @@ class Settled:
 
 
 def settle(
-    model: str, said: Said, config: Config, *, channels: bool = False, growing: bool = False
+    model: str,
+    said: Said,
+    config: Config,
+    *,
+    channels: bool = False,
+    growing: bool = False,
+    attribute: bool = True,
 ) -> Settled:
     """Let the command line win over the file.
 
@@ -83,6 +89,7 @@ def settle(
         config: The file.
         channels: Whether figures of every channel are wanted.
         growing: Whether ``--samples auto`` means anything here; the file's is then passed over.
+        attribute: Whether single dropouts are to be told apart.
 
     Raises:
         UsageError: A number is too small to mean anything.
@@ -107,6 +114,7 @@ def settle(
         allow_pickle=said.allow_pickle,
         noise=tuple(config.noise if said.noise is None else said.noise),
         channels=channels,
+        attribute=attribute,
         **values,
     )
     code = _code(request, said, config)

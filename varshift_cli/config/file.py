@@ -98,6 +98,7 @@ class Config:
     order: str | None = None
     all: bool | None = None
     channels: bool | None = None
+    no_attribute: bool | None = None
     quiet: bool | None = None
 
     @property
@@ -203,5 +204,6 @@ _READERS: Mapping[str, Callable[[object, str], Any]] = {
     "order": text,
     "all": flag,
     "channels": flag,
+    "no-attribute": flag,
     "quiet": flag,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -49,11 +50,17 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with every tensor on a device; itself when it is there already."""
-    if device.type == "cpu":
-        return batch
+    """A copy of the batch with every tensor on a device, which a forward may do with as it likes.
+
+    A forward that works on its input in place would change it for every later pass; and a tensor
+    that was made outside inference mode cannot be chunked inside it under a dispatch mode.
+    """
     args, kwargs = tree_map(
-        lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf,
+        lambda leaf: _copied(leaf, device) if isinstance(leaf, torch.Tensor) else leaf,
         (batch.args, dict(batch.kwargs)),
     )
-    return Batch(args, kwargs, batch.labels, batch.size)
+    return replace(batch, args=args, kwargs=kwargs)
+
+
+def _copied(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    return tensor.clone() if tensor.device == device else tensor.to(device)

@@ -77,6 +77,14 @@ class Wiring:
                 found.add(visit.key)
         return frozenset(found)
 
+    def sources(self) -> dict[BatchNormKey, frozenset[NoiseKey]]:
+        """The dropouts that reach each BN call, directly or through other BN."""
+        found: dict[BatchNormKey, frozenset[NoiseKey]] = {}
+        for visit in self.batch_norms:
+            direct = frozenset(key for key, _case in visit.dropouts)
+            found[visit.key] = direct.union(*(found.get(key, direct) for key in visit.upstream))
+        return found
+
 
 Tags = dict[Any, Case]
 """Dropout and BN calls that touch a tensor; the straightest way wins."""

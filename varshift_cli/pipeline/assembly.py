@@ -14,6 +14,7 @@ from varshift_cli.diagnosis import Observations, describe_buffers, find_causes, 
 from varshift_cli.gate import judge
 from varshift_cli.instrument import BatchNormCatalogue, BatchNormKey, NoiseKey, display_names
 from varshift_cli.measurement import Measurement, effect_of, labels_of, layer_record
+from varshift_cli.pipeline.studies import Studies, Study, with_attribution
 from varshift_cli.records import (
     Batch,
     BuffersRecord,
@@ -48,11 +49,16 @@ class Subject:
     notes: Sequence[str] = ()
 
 
-def assemble(measured: Measurement, subject: Subject) -> Report:
-    """The report of a scan, not gated."""
+def assemble(measured: Measurement, subject: Subject, study: Study | None = None) -> Report:
+    """The report of a scan, not gated; with a study of the layers that are off, if one is given."""
     names = display_names(layer.key for layer in measured.layers)
     noises = display_names(visit.key for visit in measured.wiring.noises)
     layers = _layers(measured, subject, names, noises)
+    studies = Studies() if study is None else study.run(measured, layers)
+    layers = tuple(
+        with_attribution(record, studies.attribution.get(layer.key), noises)
+        for layer, record in zip(measured.layers, layers, strict=True)
+    )
     buffers, why = describe_buffers(measured.layers)
     dropouts = _dropouts(measured, names, noises)
     findings = find_causes(
@@ -76,6 +82,7 @@ def assemble(measured: Measurement, subject: Subject) -> Report:
     unknown = {"effect": no_effect, "buffers.slope": why if buffers.slope is None else None}
     for index in range(len(layers) if subject.without_noise is not None else 0):
         unknown |= {f"layers.{index}.factors.{name}": why for name in ("stale", "dropout")}
+    unknown |= _no_attribution(measured, layers, studies)
     return Report(
         varshift_version=__version__,
         checkpoint=subject.checkpoint,
@@ -202,6 +209,20 @@ def _reasons(
         for index, layer in enumerate(layers):
             if layer.shift is None:
                 found[f"layers.{index}.shift"] = _why_no_shift(layer)
+    return found
+
+
+def _no_attribution(
+    measured: Measurement, layers: Sequence[LayerRecord], studies: Studies
+) -> dict[str, str | None]:
+    """Why layers have no shares."""
+    found = {}
+    for index, (layer, record) in enumerate(zip(measured.layers, layers, strict=True)):
+        if record.attribution is None:
+            own = studies.attribution.get(layer.key)
+            found[f"layers.{index}.attribution"] = (
+                studies.no_attribution if own is None else own.reason
+            )
     return found
 
 

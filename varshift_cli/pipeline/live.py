@@ -18,6 +18,7 @@ from varshift_cli.pipeline.inputs import refuse_unknown_noise
 from varshift_cli.pipeline.measured import populations_of, verification_of
 from varshift_cli.pipeline.repair import carry_out, nothing_done, refuse_noise, repair_in_memory
 from varshift_cli.pipeline.scanning import dtype_of
+from varshift_cli.pipeline.studies import Study
 from varshift_cli.records import (
     Batch,
     CheckpointRecord,
@@ -39,6 +40,7 @@ def scan(
     *,
     seed: int = 0,
     channels: bool = False,
+    attribute: bool = True,
     forward: UserForward | None = None,
     noise: Sequence[type] = (),
     progress: Progress | None = None,
@@ -52,6 +54,8 @@ def scan(
             memory until the scan is over.
         seed: Of dropout masks and of the bootstrap.
         channels: Also return per-channel arrays.
+        attribute: Also say which dropout moves which layer, by passes with single dropouts on a
+            few samples, where a layer is beyond *fine*.
         forward: ``forward(model, batch) -> outputs`` for models that are called otherwise; the
             batch is as ``batches`` gave it.
         noise: Module types that are noise, to be switched as dropout is, beside those known by
@@ -70,14 +74,9 @@ def scan(
     drawn, call = _draw(model, batches, forward)
     refuse_unknown_noise(model, noise)
     catalogue = find_batch_norms(model, noise)
-    measured = measure(
-        model,
-        catalogue,
-        drawn,
-        seed=seed,
-        progress=progress or SilentProgress(),
-        forward=call,
-    )
+    progress = progress or SilentProgress()
+    measured = measure(model, catalogue, drawn, seed=seed, progress=progress, forward=call)
+    study = Study(model, catalogue, drawn, seed, progress, call) if attribute else None
     subject = Subject(
         catalogue=catalogue,
         batches=drawn,
@@ -89,7 +88,7 @@ def scan(
         dtype=dtype_of(model),
         channels=channels,
     )
-    return assemble(measured, subject)
+    return assemble(measured, subject, study)
 
 
 def recalibrate(

@@ -9,6 +9,7 @@ from varshift_cli.instrument import BatchNormCatalogue
 from varshift_cli.measurement import Measurement, check_batches, measure
 from varshift_cli.pipeline.assembly import Subject, assemble
 from varshift_cli.pipeline.inputs import Inputs, open_inputs
+from varshift_cli.pipeline.studies import Study
 from varshift_cli.records import Progress, Report, ScanRequest, SilentProgress
 
 
@@ -23,13 +24,15 @@ def scan_checkpoint(request: ScanRequest, progress: Progress | None = None) -> R
         VarshiftError: Something is wrong with the user's files, options or model.
     """
     inputs = open_inputs(request)
-    return measure_inputs(inputs, request, progress or SilentProgress())[1]
+    return measure_inputs(
+        inputs, request, progress or SilentProgress(), attribute=request.attribute
+    )[1]
 
 
 def measure_inputs(
-    inputs: Inputs, request: ScanRequest, progress: Progress
+    inputs: Inputs, request: ScanRequest, progress: Progress, *, attribute: bool = False
 ) -> tuple[Measurement, Report]:
-    """Measure what was opened."""
+    """Measure what was opened; also say which dropout moves which layer, if that is asked for."""
     check_batches(inputs.data.batches)
     catalogue = inputs.find_batch_norms()
     measured = measure(
@@ -41,7 +44,17 @@ def measure_inputs(
         forward=inputs.forward,
         regroup=inputs.data.regroupable,
     )
-    return measured, assemble(measured, subject_of(inputs, request, catalogue))
+    study = Study(
+        inputs.model,
+        catalogue,
+        inputs.data.batches,
+        request.seed,
+        progress,
+        inputs.forward,
+        inputs.data.regroupable,
+    )
+    subject = subject_of(inputs, request, catalogue)
+    return measured, assemble(measured, subject, study if attribute else None)
 
 
 def subject_of(inputs: Inputs, request: ScanRequest, catalogue: BatchNormCatalogue) -> Subject:

@@ -50,10 +50,14 @@ class DropoutLink:
 
 @dataclass(frozen=True, slots=True)
 class AttributionShare:
-    """How much of ln(C/T) one dropout alone brings about."""
+    """How much of ln(C/T) one dropout alone brings about: the mean over live channels."""
 
     name: str
     share: float
+    """With this dropout alone on; in ln units, as its standard error."""
+    error: float | None = None
+    second: float | None = None
+    """Second opinion: half of ``share`` and of what switching it off alone takes away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ class LayerRecord:
     dropouts: tuple[DropoutLink, ...] = ()
     """Dropouts that reach this layer with no other BN between."""
     attribution: tuple[AttributionShare, ...] | None = None
+    """Largest first. Shares and residual add up to ln of the dropout factor."""
     attribution_residual: float | None = None
     location: str | None = None
     """``file:line`` of the call, where it is known."""

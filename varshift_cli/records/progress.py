@@ -17,6 +17,9 @@ class Progress(Protocol):
     def finish(self) -> None:
         """The stage is over, by success or by error."""
 
+    def remark(self, text: str) -> None:
+        """Something worth saying before it is done, such as what it will cost."""
+
 
 class SilentProgress:
     """The progress of a caller who does not care."""
@@ -28,4 +31,7 @@ class SilentProgress:
         """Ignore."""
 
     def finish(self) -> None:
+        """Ignore."""
+
+    def remark(self, text: str) -> None:
         """Ignore."""

@@ -30,6 +30,8 @@ class ScanRequest:
     device: str = "auto"
     memory: str | None = None
     channels: bool = False
+    attribute: bool = True
+    """Also pass with single dropouts, and say which one moves which layer."""
 
 
 @dataclass(frozen=True, slots=True)

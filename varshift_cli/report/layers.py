@@ -11,12 +11,14 @@ from rich.text import Text
 from varshift_cli.records import LayerRecord, Level, Report
 from varshift_cli.report.bars import COLOURS, SCALES, Scale
 from varshift_cli.report.screen import GAP, Style, columns
-from varshift_cli.report.text import interval, layer_name, ratio, visible
+from varshift_cli.report.text import count, interval, layer_name, ratio, visible
 
 MOST = 12
 """Layers shown unless all are asked for."""
 
 _FEEDERS = 2  # dropouts named per layer; the rest are counted
+_NEARLY_ALL = 0.8  # share from which one dropout is named alone
+_COUNTS = 0.1  # of the largest share: smaller ones are not counted
 _LEAST_FED = 16  # a narrower last column would break every dropout's name
 _MOST_NAME = 3  # names take at most a third of a terminal before they are folded
 
@@ -145,16 +147,34 @@ def fed_by(report: Report, layer: LayerRecord) -> str:
 
 
 def _dropouts(report: Report, layer: LayerRecord) -> str:
-    """The dropouts that reach a layer, those with the largest share first, where they are known."""
+    """The dropouts behind the dropout factor: those wired to the layer, or by their shares."""
     shares = {each.name: abs(each.share) for each in layer.attribution or ()}
     names = sorted((each.name for each in layer.dropouts), key=lambda name: -shares.get(name, 0.0))
+    first = max(shares, key=lambda name: shares[name], default=None)
+    if first is not None and first not in names[:1]:
+        return _mostly(report, first, shares)
+    if first is not None and shares[first] >= _NEARLY_ALL * sum(shares.values()):
+        return _dropout(report, first)
     if not names:
         return "dropout further up"
-    places = {each.name: each.location for each in report.dropouts}
-    lines = [f"{visible(name)} {visible(places.get(name) or '')}" for name in names[:_FEEDERS]]
+    lines = [_dropout(report, name) for name in names[:_FEEDERS]]
     if len(names) > _FEEDERS:
         lines.append(f"and {len(names) - _FEEDERS} more")
     return "\n".join(lines)
+
+
+def _mostly(report: Report, first: str, shares: Mapping[str, float]) -> str:
+    """``3 dropouts: body.1.drop 60 %``: who does most of it, where the wiring does not tell."""
+    part = shares[first] / sum(shares.values()) if shares[first] else 0.0
+    if part >= _NEARLY_ALL:
+        return _dropout(report, first)
+    many = sum(share >= _COUNTS * shares[first] for share in shares.values())
+    return f"{count(many, 'dropout')}: {visible(first)} {100 * part:.0f} %"
+
+
+def _dropout(report: Report, name: str) -> str:
+    places = {each.name: each.location for each in report.dropouts}
+    return f"{visible(name)} {visible(places.get(name) or '')}".rstrip()
 
 
 def _upstream(report: Report, layer: LayerRecord) -> str:

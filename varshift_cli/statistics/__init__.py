@@ -8,6 +8,7 @@ from varshift_cli.statistics.intervals import (
     Resampling,
     ShiftEstimate,
     geometric_interval,
+    jackknife_error,
     shift_estimate,
 )
 from varshift_cli.statistics.moments import GroupMoments, Population, row_moments
@@ -23,6 +24,7 @@ __all__ = [
     "ShiftEstimate",
     "SlopeEstimate",
     "geometric_interval",
+    "jackknife_error",
     "live_channels",
     "log_ratio",
     "row_moments",

@@ -97,7 +97,7 @@ def shift_estimate(
     corrected = max(0.0, 2.0 * estimate - float(draws.mean()))
     partial = _mean_abs(moments.reweighted(resampling.jackknife)[1], running_var, eps, live)
     by_bootstrap = float(draws.std()) * math.sqrt(groups / (groups - 1))
-    half = t975(groups - 1) * max(by_bootstrap, _jackknife_error(partial))
+    half = t975(groups - 1) * max(by_bootstrap, jackknife_error(partial))
     low, high = max(0.0, corrected - half), corrected + half
     return ShiftEstimate(math.exp(corrected), Interval(math.exp(low), math.exp(high)))
 
@@ -120,11 +120,12 @@ def geometric_interval(estimate: float, leave_one_out: Tensor) -> Interval | Non
     groups = leave_one_out.shape[0]
     if groups < 2:
         return None
-    half = t975(groups - 1) * max(_jackknife_error(leave_one_out), SE_FLOOR)
+    half = t975(groups - 1) * max(jackknife_error(leave_one_out), SE_FLOOR)
     return Interval(math.exp(estimate - half), math.exp(estimate + half))
 
 
-def _jackknife_error(leave_one_out: Tensor) -> float:
+def jackknife_error(leave_one_out: Tensor) -> float:
+    """Standard error of an estimate from its values with each group left out, shape (G,)."""
     groups = leave_one_out.shape[0]
     deviations = leave_one_out - leave_one_out.mean()
     return math.sqrt((groups - 1) / groups * float(deviations.square().sum()))

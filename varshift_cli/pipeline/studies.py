@@ -1,0 +1,109 @@
+"""The passes that explain a measurement: which dropout moves which layer.
+
+They cost extra, so they are run where a layer is beyond *fine* and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import nn
+
+from varshift_cli.instrument import BatchNormCatalogue, BatchNormKey, NoiseKey, borrowed
+from varshift_cli.instrument.borrow import Forward
+from varshift_cli.instrument.failures import forward_error
+from varshift_cli.instrument.lockstep import ForwardRaised
+from varshift_cli.measurement import Measurement
+from varshift_cli.measurement.attribution import LayerAttribution, attribute
+from varshift_cli.measurement.attribution import Subject as Attributed
+from varshift_cli.records import AttributionShare, Batch, LayerRecord, Level, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Studies:
+    """What the extra passes brought."""
+
+    attribution: Mapping[BatchNormKey, LayerAttribution] = field(default_factory=dict)
+    no_attribution: str | None = "it was not asked for"
+    """Why layers without an entry have no attribution."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Study:
+    """How to run the extra passes, once it is known which layers are off."""
+
+    model: nn.Module
+    catalogue: BatchNormCatalogue
+    batches: Sequence[Batch]
+    seed: int
+    progress: Progress
+    forward: Forward | None = None
+    regroup: bool = False
+
+    def run(self, measured: Measurement, layers: Sequence[LayerRecord]) -> Studies:
+        """Explain the layers that are beyond *fine*.
+
+        Raises:
+            ForwardError: The model's forward raised.
+        """
+        totals = _totals(measured, layers)
+        if not totals:
+            return Studies(no_attribution=_why_not(measured))
+        with borrowed(self.model, self.catalogue, self.forward) as instrumented:
+            try:
+                found = attribute(
+                    Attributed(
+                        instrumented,
+                        self.batches,
+                        measured.samples,
+                        measured.layers,
+                        measured.wiring,
+                        self.seed,
+                        self.regroup,
+                    ),
+                    totals,
+                    self.progress,
+                )
+            except ForwardRaised as raised:
+                cause = raised.__cause__ or raised
+                raise forward_error(
+                    self.model, cause, raised.batch, self.batches[raised.batch]
+                ) from cause
+        return Studies(found, _why_not(measured))
+
+
+def with_attribution(
+    record: LayerRecord, found: LayerAttribution | None, noises: Mapping[NoiseKey, str]
+) -> LayerRecord:
+    """The record with its shares filled in, where there are any."""
+    if found is None or found.reason is not None:
+        return record
+    shares = tuple(
+        AttributionShare(
+            noises.get(key, key.name),
+            share.share,
+            share.error if math.isfinite(share.error) else None,
+            share.second,
+        )
+        for key, share in found.shares.items()
+    )
+    return replace(record, attribution=shares, attribution_residual=found.residual)
+
+
+def _totals(measured: Measurement, layers: Sequence[LayerRecord]) -> dict[BatchNormKey, float]:
+    """ln of the dropout factor of each layer that is off, in a model that dropout moves."""
+    return {
+        layer.key: math.log(record.factors.dropout)
+        for layer, record in zip(measured.layers, layers, strict=True)
+        if layer.train is not layer.clean
+        and record.level not in {None, Level.FINE}
+        and record.factors.dropout
+    }
+
+
+def _why_not(measured: Measurement) -> str:
+    if all(layer.train is layer.clean for layer in measured.layers):
+        return "no dropout is on in training"
+    return "only layers beyond fine are attributed"
