@@ -163,8 +163,9 @@ class _Rounds:
         try:
             used = 0
             for _ in range(rounds):
-                used += self._round(used, size)
-                if self._is_settled():
+                count = self._round(used, size)
+                used += count
+                if count == 0 or self._is_settled():
                     break
         finally:
             self._progress.finish()

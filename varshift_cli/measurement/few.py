@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -28,13 +29,7 @@ def few_samples(
     Returns:
         The batches (none when all were used before), their samples, and how many they are.
     """
-    chosen: list[int] = []
-    at = found = 0
-    for index, batch in enumerate(batches):
-        if at >= skip and found < count:
-            chosen.append(index)
-            found += batch.size
-        at += batch.size
+    chosen, before = _chosen([batch.size for batch in batches], count, skip, cut=regroup)
     if not chosen:
         return (), samples, 0
     picked = [batches[index] for index in chosen]
@@ -43,21 +38,37 @@ def few_samples(
         tuple(samples.groups[index] for index in chosen),
         samples.count,
     )
-    joined, joined_samples = join_batches(picked, keys, len(picked) if regroup else 1)
-    if regroup and len(joined) == 1 and joined[0].size > count:
-        joined, joined_samples = _first(joined[0], joined_samples, count)
-    return joined, _grouped(joined_samples), sum(batch.size for batch in joined)
+    joined, joined_keys = join_batches(picked, keys, len(picked) if regroup else 1)
+    if regroup and len(joined) == 1 and joined_keys.keys[0].shape[0] == joined[0].size:
+        part, rows = _rows(joined[0], slice(skip - before, skip - before + count))
+        joined, joined_keys = (part,), Samples((joined_keys.keys[0][rows],), (), samples.count)
+    return tuple(joined), _grouped(joined_keys), sum(batch.size for batch in joined)
 
 
-def _first(batch: Batch, samples: Samples, count: int) -> tuple[tuple[Batch, ...], Samples]:
-    if samples.keys[0].shape[0] != batch.size:
-        return (batch,), samples
+def _chosen(sizes: Sequence[int], count: int, skip: int, *, cut: bool) -> tuple[list[int], int]:
+    """Which batches to take, and how many samples lie before the first of them."""
+    starts = list(accumulate(sizes, initial=0))[: len(sizes)]
+    if cut:
+        inside = [
+            index
+            for index, start in enumerate(starts)
+            if start < skip + count and start + sizes[index] > skip
+        ]
+    else:
+        unused = [index for index, start in enumerate(starts) if start >= skip]
+        first = starts[unused[0]] if unused else 0
+        inside = [index for index in unused if starts[index] < first + count]
+    return inside, starts[inside[0]] if inside else 0
+
+
+def _rows(batch: Batch, rows: slice) -> tuple[Batch, slice]:
+    """Some rows of a batch whose every tensor has one row per sample."""
+    rows = slice(rows.start, min(rows.stop, batch.size))
     args, kwargs = tree_map(
-        lambda leaf: leaf[:count] if isinstance(leaf, Tensor) else leaf,
+        lambda leaf: leaf[rows] if isinstance(leaf, Tensor) else leaf,
         (batch.args, dict(batch.kwargs)),
     )
-    cut = Samples((samples.keys[0][:count],), (samples.groups[0][:count],), samples.count)
-    return (Batch(args, kwargs, None, count),), cut
+    return Batch(args, kwargs, None, rows.stop - rows.start), rows
 
 
 def _grouped(samples: Samples) -> Samples:

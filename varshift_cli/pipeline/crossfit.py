@@ -109,3 +109,7 @@ class _Part:
     def finish(self) -> None:
         """The stage is over."""
         self.whole.finish()
+
+    def remark(self, text: str) -> None:
+        """Something worth saying."""
+        self.whole.remark(text)
