@@ -48,7 +48,7 @@ Model = Annotated[
 ]
 Arch = Annotated[
     str | None,
-    typer.Option(metavar="FILE:NAME", help="what builds the network, model.py:Net"),
+    typer.Option(metavar="FILE:NAME", help="what builds it: model.py:Net"),
 ]
 ArchArg = Annotated[
     list[str] | None, typer.Option(metavar="NAME=VALUE", help="argument for --arch; repeatable")
@@ -67,17 +67,20 @@ DataArg = Annotated[
 Input = Annotated[str | None, typer.Option(metavar="NAME", help="array that the network takes")]
 Label = Annotated[str | None, typer.Option(metavar="NAME", help="array of class labels")]
 Forward = Annotated[
-    str | None, typer.Option(metavar="FILE:NAME", help="f(model, batch), to call it your way")
+    str | None, typer.Option(metavar="FILE:NAME", help="f(model, batch) that calls it")
 ]
 Noise = Annotated[
     list[str] | None,
     typer.Option(metavar="FILE:CLASS", help="layer type that is noise; repeatable"),
 ]
 BatchSize = Annotated[int | None, typer.Option(metavar="N", help="samples per batch (64)")]
+TrainBatchSize = Annotated[
+    int | None, typer.Option(metavar="N", help="of training: tells what it did")
+]
 Samples = Annotated[int | None, typer.Option(metavar="N", help="samples, drawn by the seed (1024)")]
 SamplesOrAuto = Annotated[
     str | None,
-    typer.Option("--samples", metavar="N | auto", help="by the seed; auto: till decided (1024)"),
+    typer.Option("--samples", metavar="N | auto", help="or auto: till decided (1024)"),
 ]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="of everything random (0)")]
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 ... (auto)")]

@@ -35,13 +35,14 @@ class Said:
     forward: str | None = None
     noise: Sequence[str] | None = None
     batch_size: int | None = None
+    train_batch_size: int | None = None
     samples: int | str | None = None
     seed: int | None = None
     device: str | None = None
     allow_pickle: bool = False
 
     def typed(self) -> tuple[str, ...]:
-        """The options again as arguments, for the commands to run next.
+        """The options again as arguments, for the commands to run next, a fix among them.
 
         ``--samples auto`` belongs to the gate of this scan, and is left out.
         """
@@ -49,7 +50,7 @@ class Said:
         for each in fields(self):
             value = getattr(self, each.name)
             option = f"--{each.name.replace('_', '-')}"
-            if each.name == "allow_pickle" or value is None:
+            if each.name in _OF_THIS_SCAN or value is None:
                 continue
             if each.name == "samples" and not str(value).isdigit():
                 continue
@@ -134,7 +135,7 @@ def _draw(said: Said, config: Config, *, growing: bool) -> Draw | None:
     )
 
 
-_LEAST = {"batch_size": 1, "seed": 0}
+_LEAST = {"batch_size": 1, "seed": 0, "train_batch_size": 2}
 
 
 def choose(kind: type[E], said: E | None, in_file: str | None, config: Config) -> E | None:
@@ -170,6 +171,9 @@ def announce(settled: Settled, config: Config, *, quiet: bool) -> None:
         output.say(f"running code: {named}")
 
 
+_OF_THIS_SCAN = ("allow_pickle", "train_batch_size")
+"""Not to be repeated as they are in a command to run next."""
+
 _PLAIN = (
     "arch",
     "key",
@@ -178,6 +182,7 @@ _PLAIN = (
     "label",
     "forward",
     "batch_size",
+    "train_batch_size",
     "seed",
     "device",
 )

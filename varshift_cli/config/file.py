@@ -82,6 +82,7 @@ class Config:
     noise: tuple[str, ...] = ()
     """``file.py:Class`` of each."""
     batch_size: int | None = None
+    train_batch_size: int | None = None
     samples: int | str | None = None
     """A number, ``auto`` or ``auto:N``."""
     seed: int | None = None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from varshift_cli.instrument.sites import BatchNormKey, BatchNormSite
+from varshift_cli.measurement.small_batches import BatchVariances
 from varshift_cli.records import (
     ChannelFigures,
     FactorIntervals,
@@ -42,6 +43,7 @@ class LayerMoments:
         train: Moments of T by group.
         clean: Moments of C by group; the same object as ``train`` without dropout.
         eval: Moments of E by group.
+        batch: Variances within batches of the size of training, where these were asked for.
     """
 
     key: BatchNormKey
@@ -50,6 +52,7 @@ class LayerMoments:
     train: GroupMoments
     clean: GroupMoments
     eval: GroupMoments
+    batch: BatchVariances | None = None
 
 
 def layer_record(
@@ -113,6 +116,11 @@ class _Figures:
             if group.groups == self.eval.groups
         }
         self._partial["running"] = running_var.unsqueeze(0)
+        if layer.batch is not None:
+            self._vars["batch"] = layer.batch.pooled()
+            partial = layer.batch.leave_one_out()
+            if partial is not None and len(partial) == self.eval.groups:
+                self._partial["batch"] = partial
         self.live = live_channels(running_var, self._vars["eval"], self.eps)
         finite = torch.stack(list(self._vars.values())).isfinite().all()
         self.usable = bool(self.live.any()) and bool(finite)
@@ -148,14 +156,18 @@ class _Figures:
             "dropout": ("clean", "train"),
             "inherited": ("eval", "clean"),
         }
-        values = {name: math.exp(self.log_mean(*pair)) for name, pair in pairs.items()}
-        bounds = {name: self.interval(*pair) for name, pair in pairs.items()}
+        if "batch" in self._vars:
+            pairs |= {"stale": ("batch", "running"), "batch": ("train", "batch")}
+        values: dict[str, float | None] = {"batch": None}
+        bounds: dict[str, Interval | None] = {"batch": None}
+        values |= {name: math.exp(self.log_mean(*pair)) for name, pair in pairs.items()}
+        bounds |= {name: self.interval(*pair) for name, pair in pairs.items()}
         if self._vars["train"] is self._vars["clean"] or torch.equal(
             self._vars["train"], self._vars["clean"]
         ):
             # T and C are one pass: the factor is exactly 1, with nothing to estimate.
             bounds["dropout"] = Interval(1.0, 1.0)
-        return Factors(batch=None, **values), FactorIntervals(batch=None, **bounds)
+        return Factors(**values), FactorIntervals(**bounds)
 
     def paper_ratio(self) -> float | None:
         if not self.usable:
@@ -185,7 +197,7 @@ class _Figures:
 
     def channels(self) -> ChannelFigures:
         arrays: Mapping[str, Tensor] = {
-            **{f"{name}_var": var for name, var in self._vars.items()},
+            **{f"{name}_var": var for name, var in self._vars.items() if name != "batch"},
             **{f"{name}_mean": mean for name, mean in self._means.items()},
             "running_mean": self.running_mean,
         }

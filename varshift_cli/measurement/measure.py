@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from varshift_cli.errors import DataError, NothingToMeasureError
 from varshift_cli.instrument import (
     BatchNormCatalogue,
+    BatchNormKey,
     Instrumented,
     NoiseKey,
     Wiring,
@@ -27,6 +28,11 @@ from varshift_cli.measurement.passes import Procedure, run_eval, run_population
 from varshift_cli.measurement.regimes import EvalRegime, PopulationRegime
 from varshift_cli.measurement.regroup import join_batches, join_factor
 from varshift_cli.measurement.samples import Samples, identify
+from varshift_cli.measurement.small_batches import (
+    BatchRegime,
+    BatchVariances,
+    batches_of_training,
+)
 from varshift_cli.records import Batch, Progress
 
 _WIRING_SAMPLES = 2
@@ -68,6 +74,7 @@ def measure(
     progress: Progress,
     forward: Forward | None = None,
     regroup: bool = False,
+    train_batch_size: int | None = None,
 ) -> Measurement:
     """Run all regimes; the model is given back as it was found.
 
@@ -79,19 +86,24 @@ def measure(
         progress: Told of each pass.
         forward: A user's own way of calling the model.
         regroup: Whether small batches may be joined where the figures do not depend on it.
+        train_batch_size: Batch size of training, to tell apart what it does (factor *batch*).
 
     Raises:
+        UsageError: No batch of ``train_batch_size`` can be made of the samples.
         NothingToMeasureError: No BN with running statistics was reached.
         ForwardError: The model's forward raised.
     """
     if not catalogue.sites:
         raise _nothing(catalogue)
     samples = identify(batches, device_of(model))
+    training = None
+    if train_batch_size is not None:
+        training = batches_of_training(batches, samples, train_batch_size)
     with borrowed(model, catalogue, forward) as instrumented:
         try:
             return _Measuring(
                 instrumented, catalogue, batches, samples, seed, progress, regroup=regroup
-            ).run()
+            ).run(training)
         except ForwardRaised as raised:
             cause = raised.__cause__ or raised
             raise forward_error(model, cause, raised.batch, batches[raised.batch]) from cause
@@ -120,7 +132,7 @@ class _Measuring:
         self._progress = progress
         self._outputs = {name: Outputs() for name in ("eval", "clean", "train")}
 
-    def run(self) -> Measurement:
+    def run(self, training: tuple[Sequence[Batch], Samples] | None) -> Measurement:
         wiring, shown = self._wire()
         join = self._join_factor(wiring, shown)
         joined = join_batches(self._batches, self._samples, join)
@@ -143,7 +155,7 @@ class _Measuring:
             )
             procedure = replace(procedure, diverged_at=procedure.diverged_at or second.diverged_at)
         return Measurement(
-            self._layers(deployed, clean, train),
+            self._layers(deployed, clean, train, self._as_in_training(training)),
             wiring,
             self._samples,
             procedure,
@@ -176,6 +188,17 @@ class _Measuring:
             run_eval(self._instrumented, batches, regime, self._keep("eval", tell))
         return regime
 
+    def _as_in_training(
+        self, training: tuple[Sequence[Batch], Samples] | None
+    ) -> Mapping[BatchNormKey, BatchVariances]:
+        if training is None:
+            return {}
+        batches, samples = training
+        regime = BatchRegime(samples, seed=self._seed)
+        with _stage(self._progress, "pass at the batch size of training", len(batches)) as tell:
+            run_eval(self._instrumented, batches, regime, lambda _index, _output: tell())
+        return regime.gathered()
+
     def _population(
         self,
         stage: str,
@@ -207,7 +230,11 @@ class _Measuring:
         return keep
 
     def _layers(
-        self, deployed: EvalRegime, clean: PopulationRegime, train: PopulationRegime
+        self,
+        deployed: EvalRegime,
+        clean: PopulationRegime,
+        train: PopulationRegime,
+        training: Mapping[BatchNormKey, BatchVariances],
     ) -> tuple[LayerMoments, ...]:
         layers = []
         for key, moments in deployed.gathered.moments.items():
@@ -220,6 +247,7 @@ class _Measuring:
                         train.gathered.moments[key],
                         clean.gathered.moments[key],
                         moments,
+                        training.get(key),
                     )
                 )
         if not layers:

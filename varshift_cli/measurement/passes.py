@@ -10,6 +10,7 @@ from varshift_cli.instrument.forwards import Instrumented
 from varshift_cli.instrument.lockstep import Diverged, ForwardRaised, run_lockstep
 from varshift_cli.instrument.stepwise import run_stepwise
 from varshift_cli.measurement.regimes import EvalRegime, PopulationRegime
+from varshift_cli.measurement.small_batches import BatchRegime
 from varshift_cli.records import Batch
 
 MAX_LIVE = 2048
@@ -34,9 +35,12 @@ class Procedure:
 
 
 def run_eval(
-    instrumented: Instrumented, batches: Sequence[Batch], regime: EvalRegime, keep: Keep
+    instrumented: Instrumented,
+    batches: Sequence[Batch],
+    regime: EvalRegime | BatchRegime,
+    keep: Keep,
 ) -> None:
-    """Every batch as deployed, one after the other.
+    """Every batch for itself, one after the other.
 
     Raises:
         ForwardRaised: The model raised.

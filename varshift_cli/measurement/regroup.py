@@ -47,6 +47,29 @@ def join_batches(
     )
 
 
+def cut_batches(
+    batches: Sequence[Batch], samples: Samples, size: int
+) -> tuple[Sequence[Batch], Samples] | None:
+    """Cut all samples into batches of ``size``, in order of their keys: at random, yet repeatable.
+
+    What is left over is left out. ``None`` when the batches do not stack.
+    """
+    if not _stackable(batches):
+        return None
+    whole = _join(batches)
+    keys, groups = torch.cat(samples.keys), torch.cat(samples.groups)
+    order = torch.argsort(keys)
+    runs = [order[at : at + size] for at in range(0, len(order) - size + 1, size)]
+    leaves, structure = tree_flatten((whole.args, dict(whole.kwargs)))
+    cut = []
+    for run in runs:
+        args, kwargs = tree_unflatten([leaf[run.to(leaf.device)] for leaf in leaves], structure)
+        cut.append(Batch(args, kwargs, None, size))
+    return tuple(cut), Samples(
+        tuple(keys[run] for run in runs), tuple(groups[run] for run in runs), samples.count
+    )
+
+
 def _stackable(batches: Sequence[Batch]) -> bool:
     shapes = set()
     for batch in batches:

@@ -41,6 +41,7 @@ def scan(
     seed: int = 0,
     channels: bool = False,
     attribute: bool = True,
+    train_batch_size: int | None = None,
     forward: UserForward | None = None,
     noise: Sequence[type] = (),
     progress: Progress | None = None,
@@ -56,6 +57,8 @@ def scan(
         channels: Also return per-channel arrays.
         attribute: Also say which dropout moves which layer, by passes with single dropouts on a
             few samples, where a layer is beyond *fine*.
+        train_batch_size: Batch size of training (per device), to tell apart what it does: the
+            factor *batch*, else part of *stale*.
         forward: ``forward(model, batch) -> outputs`` for models that are called otherwise; the
             batch is as ``batches`` gave it.
         noise: Module types that are noise, to be switched as dropout is, beside those known by
@@ -75,7 +78,15 @@ def scan(
     refuse_unknown_noise(model, noise)
     catalogue = find_batch_norms(model, noise)
     progress = progress or SilentProgress()
-    measured = measure(model, catalogue, drawn, seed=seed, progress=progress, forward=call)
+    measured = measure(
+        model,
+        catalogue,
+        drawn,
+        seed=seed,
+        progress=progress,
+        forward=call,
+        train_batch_size=train_batch_size,
+    )
     study = Study(model, catalogue, drawn, seed, progress, call) if attribute else None
     subject = Subject(
         catalogue=catalogue,

@@ -43,6 +43,7 @@ def measure_inputs(
         progress=progress,
         forward=inputs.forward,
         regroup=inputs.data.regroupable,
+        train_batch_size=request.train_batch_size,
     )
     study = Study(
         inputs.model,
