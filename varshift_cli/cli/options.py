@@ -71,7 +71,7 @@ Forward = Annotated[
 ]
 Noise = Annotated[
     list[str] | None,
-    typer.Option(metavar="FILE:CLASS", help="layer type that is noise; repeatable"),
+    typer.Option(metavar="FILE:CLASS", help="a layer that is noise; repeatable"),
 ]
 BatchSize = Annotated[int | None, typer.Option(metavar="N", help="samples per batch (64)")]
 TrainBatchSize = Annotated[
