@@ -17,6 +17,8 @@ from varshift_cli.records import (
     Finding,
     FindingLevel,
     FixRecord,
+    InspectedLayer,
+    Inspection,
     Interval,
     LayerRecord,
     LayerRepair,
@@ -373,3 +375,49 @@ def fix_record():
             Score("loss", "calib.npz", 0.412, 0.074, 1000, Interval(-0.377, -0.299)),
         ),
     )
+
+
+def inspection():
+    """A residual block as varshift inspect sees it, with a layer of every kind left out."""
+
+    def layer(name, where, *dropouts, call=1, kind="BatchNorm2d"):
+        links = tuple(DropoutLink(each, case) for each, case in dropouts)
+        return InspectedLayer(name, kind, 64, 1e-5, call, f"models/net.py:{where}", links, ())
+
+    drop, functional = "layer1.0.drop", "layer1.0.dropout#1"
+    return Inspection(
+        varshift_version="0.1.0",
+        checkpoint=CheckpointRecord("model.pt", "0" * 64, "zip", "", "models/net.py:Net(p=0.3)"),
+        data="calib.npz  8 samples of x drawn at random",
+        samples=8,
+        device="cpu",
+        layers=(
+            layer("stem.bn", 21),
+            layer("layer1.0.bn1", 34, (drop, Case.THROUGH_WEIGHTS)),
+            layer("layer1.0.bn2", 36, (functional, Case.STRAIGHT), (drop, Case.THROUGH_WEIGHTS)),
+            layer("shared#1", 38, kind="BatchNormAct2d"),
+            layer("shared#2", 39, call=2, kind="BatchNormAct2d"),
+        ),
+        dropouts=(
+            DropoutRecord(
+                drop, "dropout", 0.3, "models/net.py:33", ("layer1.0.bn1", "layer1.0.bn2")
+            ),
+            DropoutRecord(
+                functional, "feature_dropout", 0.25, "models/net.py:35", ("layer1.0.bn2",)
+            ),
+            DropoutRecord("head.drop", "drop_path", None, "models/net.py:41", ()),
+        ),
+        order=(
+            "stem.bn", drop, "layer1.0.bn1", functional, "layer1.0.bn2", "shared#1", "shared#2",
+            "head.drop",
+        ),
+        skipped=(
+            Skipped("aux.bn", "no batch reached it"),
+            Skipped("norm", "no running statistics: eval() normalises by the batch itself"),
+        ),
+        unwritten=(
+            Skipped("shared", "called 2 times per forward: one buffer cannot serve them all"),
+        ),
+        always_on=("head.drop",),
+        notes=("raw and EMA weights are both there: raw taken; --key ema for the other",),
+    )  # fmt: skip

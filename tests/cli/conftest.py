@@ -51,6 +51,7 @@ class Pipeline:
     error: BaseException | None = None
     requests: list[Any] = field(default_factory=list)
     looks: list[Any] = field(default_factory=list)
+    inspection: Any = field(default_factory=samples.inspection)
 
     def scan_checkpoint(self, request, progress):
         return self._answer(request, progress, self.report)
@@ -61,6 +62,9 @@ class Pipeline:
 
     def fix_checkpoint(self, request, progress):
         return self._answer(request, progress, self.record)
+
+    def inspect_checkpoint(self, request, progress):
+        return self._answer(request, progress, self.inspection)
 
     def _answer(self, request, progress, answer):
         self.requests.append(request)
@@ -76,8 +80,7 @@ class Pipeline:
 def pipeline(monkeypatch):
     """Stands in for varshift_cli.pipeline."""
     fake = Pipeline()
-    names = {
-        name: getattr(fake, name) for name in ("scan_checkpoint", "scan_until", "fix_checkpoint")
-    }
+    commands = ("scan_checkpoint", "scan_until", "fix_checkpoint", "inspect_checkpoint")
+    names = {name: getattr(fake, name) for name in commands}
     monkeypatch.setitem(sys.modules, "varshift_cli.pipeline", SimpleNamespace(**names))
     return fake

@@ -7,7 +7,7 @@ import pytest
 from varshift_cli import __version__
 from varshift_cli.cli import main
 
-COMMANDS = [(), ("scan",), ("fix",), ("check",), ("report",), ("explain",)]
+COMMANDS = [(), ("scan",), ("fix",), ("inspect",), ("check",), ("report",), ("explain",)]
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def test_options_keep_to_one_line(run, command):
 
 def test_examples_are_possible(run, pipeline):
     """The example of each help is accepted by the command."""
-    for command in COMMANDS[1:3]:
+    for command in COMMANDS[1:4]:
         example = run(*command, "--help").out.rstrip().splitlines()[-1]
         arguments = example.split()[2:]
         assert run(*arguments).code == 0

@@ -12,6 +12,7 @@ from varshift_cli.cli.diff import diff
 from varshift_cli.cli.errors import guarded
 from varshift_cli.cli.explain import explain
 from varshift_cli.cli.fix import fix
+from varshift_cli.cli.inspect import inspect
 from varshift_cli.cli.lint import lint
 from varshift_cli.cli.report import report
 from varshift_cli.cli.scan import scan
@@ -52,6 +53,9 @@ app.command(epilog="Example: varshift scan model.pt --arch model.py:Net --data d
     guarded(scan)
 )
 app.command(epilog="Example: varshift fix model.pt --recalibrate --holdout test.npz")(guarded(fix))
+app.command(epilog="Example: varshift inspect model.pt --arch model.py:Net --data calib.npz")(
+    guarded(inspect)
+)
 app.command(epilog="Example: varshift lint model.safetensors")(guarded(lint))
 app.command(epilog="Example: varshift check report.json --max-shift 1.25")(guarded(check))
 app.command(epilog="Example: varshift report report.json --format markdown")(guarded(report))

@@ -78,6 +78,9 @@ TrainBatchSize = Annotated[
     int | None, typer.Option(metavar="N", help="of training: tells what it did")
 ]
 Samples = Annotated[int | None, typer.Option(metavar="N", help="samples, drawn by the seed (1024)")]
+FewSamples = Annotated[
+    int | None, typer.Option("--samples", metavar="N", help="samples, drawn by the seed (8)")
+]
 SamplesOrAuto = Annotated[
     str | None,
     typer.Option("--samples", metavar="N | auto", help="or auto: till decided (1024)"),

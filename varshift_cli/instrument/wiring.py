@@ -68,6 +68,8 @@ class Wiring:
 
     batch_norms: tuple[BatchNormVisit, ...]
     noises: tuple[NoiseVisit, ...]
+    order: tuple[BatchNormKey | NoiseKey, ...] = ()
+    """Both kinds of calls, as they began."""
 
     def reached(self) -> frozenset[BatchNormKey]:
         """BN calls that a dropout reaches, directly or through other BN."""
@@ -96,7 +98,7 @@ def trace_wiring(instrumented: Instrumented, batch: Batch) -> Wiring:
     mode = Interception(tracer, instrumented.sites, instrumented.stack, 0, tracer.execute)
     with torch.inference_mode(), mode:
         instrumented.call(batch)
-    return Wiring(tuple(tracer.batch_norms), tuple(tracer.noises))
+    return Wiring(tuple(tracer.batch_norms), tuple(tracer.noises), tuple(tracer.order))
 
 
 class _Tracer:
@@ -106,6 +108,7 @@ class _Tracer:
         self._tags: dict[int, Tags] = {}
         self.batch_norms: list[BatchNormVisit] = []
         self.noises: list[NoiseVisit] = []
+        self.order: list[BatchNormKey | NoiseKey] = []
 
     def execute(self, op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Carry out an op; its outputs inherit the tags of its inputs."""
@@ -119,6 +122,7 @@ class _Tracer:
 
     def batch_norm(self, call: BatchNormCall, batch: int) -> Tensor:
         """Note what arrives; what leaves carries only this BN's name."""
+        self.order.append(call.key)
         arrived = self._union([call.input], through_weights=False)
         self.batch_norms.append(
             BatchNormVisit(
@@ -136,6 +140,7 @@ class _Tracer:
 
     def noise(self, call: NoiseCall, batch: int) -> Any:
         """Mark the output of a noise op, or of a noise module once it has run."""
+        self.order.append(call.key)
         location = caller_location()
         if isinstance(call, ModuleNoiseCall):
             place = len(self.noises)

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
         PatchRecord,
         StateDict,
         open_checkpoint,
+        weights_file,
     )
     from varshift_cli.loading.data import LoadedData, load_data
     from varshift_cli.loading.functions import load_forward, load_metric, load_noise
+    from varshift_cli.loading.shapes import likely_input
 
 _HOMES = {
     "BuiltModel": "architecture",
@@ -28,12 +30,14 @@ _HOMES = {
     "StateDict": "containers",
     "adapt_batches": "batches",
     "build_model": "architecture",
+    "likely_input": "shapes",
     "load_data": "data",
     "load_forward": "functions",
     "load_metric": "functions",
     "load_noise": "functions",
     "open_checkpoint": "containers",
     "open_model": "architecture",
+    "weights_file": "containers",
 }
 
 __all__ = [
@@ -44,12 +48,14 @@ __all__ = [
     "StateDict",
     "adapt_batches",
     "build_model",
+    "likely_input",
     "load_data",
     "load_forward",
     "load_metric",
     "load_noise",
     "open_checkpoint",
     "open_model",
+    "weights_file",
 ]
 
 

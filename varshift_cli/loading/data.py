@@ -62,7 +62,9 @@ class Draw:
     @classmethod
     def of(cls, samples: int, batch_size: int, seed: int, fixed_batch: int | None) -> Draw:
         """As asked for, or in batches of the only size that the model takes."""
-        return cls(samples, fixed_batch or batch_size, seed, whole=fixed_batch is not None)
+        if fixed_batch is None:
+            return cls(samples, batch_size, seed)
+        return cls(max(samples, fixed_batch), fixed_batch, seed, whole=True)
 
     def rows(self, available: int) -> list[int]:
         """Indices drawn without replacement; all in their own order when that is all there is."""

@@ -1,7 +1,12 @@
 """Regimes over batches, and the layer records that come of them."""
 
 from varshift_cli.measurement.layers import LayerMoments, layer_record
-from varshift_cli.measurement.measure import Measurement, check_batches, measure
+from varshift_cli.measurement.measure import (
+    Measurement,
+    check_batches,
+    measure,
+    nothing_to_measure,
+)
 from varshift_cli.measurement.outputs import effect_of, labels_of
 
 __all__ = [
@@ -12,4 +17,5 @@ __all__ = [
     "labels_of",
     "layer_record",
     "measure",
+    "nothing_to_measure",
 ]

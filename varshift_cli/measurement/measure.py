@@ -94,7 +94,7 @@ def measure(
         ForwardError: The model's forward raised.
     """
     if not catalogue.sites:
-        raise _nothing(catalogue)
+        raise nothing_to_measure(catalogue)
     samples = identify(batches, device_of(model))
     training = None
     if train_batch_size is not None:
@@ -251,7 +251,7 @@ class _Measuring:
                     )
                 )
         if not layers:
-            raise _nothing(self._catalogue)
+            raise nothing_to_measure(self._catalogue)
         return tuple(layers)
 
     def _unreached(self, deployed: EvalRegime) -> tuple[str, ...]:
@@ -295,7 +295,8 @@ class _stage:  # noqa: N801 - used as a context manager, like a function
         self._progress.finish()
 
 
-def _nothing(catalogue: BatchNormCatalogue) -> NothingToMeasureError:
+def nothing_to_measure(catalogue: BatchNormCatalogue) -> NothingToMeasureError:
+    """Why none of a model's BN can be measured."""
     if catalogue.sites:
         some = ", ".join(list(catalogue.sites)[:3])
         return NothingToMeasureError(

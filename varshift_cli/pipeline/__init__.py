@@ -3,6 +3,7 @@
 from varshift_cli.pipeline.drawing import draw_batches
 from varshift_cli.pipeline.fixing import fix_checkpoint
 from varshift_cli.pipeline.growing import scan_until
+from varshift_cli.pipeline.inspecting import inspect_checkpoint
 from varshift_cli.pipeline.live import correct, recalibrate, scan
 from varshift_cli.pipeline.scanning import scan_checkpoint
 
@@ -10,6 +11,7 @@ __all__ = [
     "correct",
     "draw_batches",
     "fix_checkpoint",
+    "inspect_checkpoint",
     "recalibrate",
     "scan",
     "scan_checkpoint",

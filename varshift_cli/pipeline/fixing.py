@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from varshift_cli.errors import FixDeclinedError, UsageError
-from varshift_cli.loading import LoadedData, PatchRecord
+from varshift_cli.loading import LoadedData, PatchRecord, weights_file
 from varshift_cli.measurement.outputs import is_classifier, labels_of
 from varshift_cli.pipeline.inputs import Inputs, load_calibration, open_inputs
 from varshift_cli.pipeline.repair import Repair, repair_in_memory
@@ -84,7 +84,7 @@ def output_path(request: FixRequest) -> Path:
     Raises:
         UsageError: The file exists, or its folder does not.
     """
-    source = Path(request.scan.model)
+    source = weights_file(request.scan.model)
     given = request.output
     output = Path(given) if given else source.with_name(f"{source.stem}.fixed{source.suffix}")
     if output.is_dir():

@@ -19,6 +19,7 @@ from varshift_cli.loading import (
     LoadedData,
     StateDict,
     build_model,
+    likely_input,
     load_data,
     load_forward,
     load_noise,
@@ -75,11 +76,7 @@ def open_inputs(request: ScanRequest) -> Inputs:
     checkpoint = open_checkpoint(request.model, allow_pickle=request.allow_pickle)
     device = choose_device(request.device)
     if request.data is None:
-        raise UsageError(
-            "no calibration data: --data is missing",
-            hint="Give --data calib.npz, or --data file.py:function returning a loader; or put "
-            'data = "..." into ./varshift.toml.',
-        )
+        raise _no_data(checkpoint, request.key)
     search = [Path.cwd(), checkpoint.path.parent]
     state = checkpoint.state_dict(request.key)
     built = _build(request, checkpoint, state, search)
@@ -89,6 +86,15 @@ def open_inputs(request: ScanRequest) -> Inputs:
     refuse_unknown_noise(built.model, noise)
     built.model.to(device)
     return Inputs(checkpoint, state, built, data, device, forward, noise)
+
+
+def _no_data(checkpoint: Checkpoint, key: str | None) -> UsageError:
+    clue = likely_input(checkpoint.state_dict(key))
+    return UsageError(
+        "no calibration data: --data is missing",
+        hint="Give --data calib.npz, or --data file.py:function returning a loader; or put "
+        'data = "..." into ./varshift.toml.' + ("" if clue is None else f"\n{clue}"),
+    )
 
 
 def _build(

@@ -16,6 +16,7 @@ from varshift_cli.records.diff import (
     StatisticsChange,
 )
 from varshift_cli.records.findings import Effect, Finding, RegimeScores, Remedy
+from varshift_cli.records.inspection import InspectedLayer, Inspection
 from varshift_cli.records.layers import (
     AttributionShare,
     ChannelFigures,
@@ -74,6 +75,8 @@ __all__ = [
     "FindingLevel",
     "FixRecord",
     "FixRequest",
+    "InspectedLayer",
+    "Inspection",
     "Interval",
     "LayerRecord",
     "LayerRepair",

@@ -8,7 +8,15 @@ from varshift_cli.report.cause import render_catalogue, render_cause
 from varshift_cli.report.diff import render_checkpoint_diff, render_report_diff
 from varshift_cli.report.fix import render_fix
 from varshift_cli.report.formats import FORMATS, Format, format_of
-from varshift_cli.report.json import diff_to_json, fix_to_json, from_json, lint_to_json, to_json
+from varshift_cli.report.inspect import render_inspect
+from varshift_cli.report.json import (
+    diff_to_json,
+    fix_to_json,
+    from_json,
+    inspection_to_json,
+    lint_to_json,
+    to_json,
+)
 from varshift_cli.report.lint import render_lint
 from varshift_cli.report.plausible import refuse_nonsense
 from varshift_cli.report.screen import PLAIN, Style
@@ -25,12 +33,14 @@ __all__ = [
     "fix_to_json",
     "format_of",
     "from_json",
+    "inspection_to_json",
     "lint_to_json",
     "refuse_nonsense",
     "render_catalogue",
     "render_cause",
     "render_checkpoint_diff",
     "render_fix",
+    "render_inspect",
     "render_lint",
     "render_report_diff",
     "render_table",

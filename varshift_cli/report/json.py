@@ -18,6 +18,7 @@ from varshift_cli.records import (
     CheckpointDiff,
     CheckpointRecord,
     FixRecord,
+    Inspection,
     LayerRecord,
     LintReport,
     Report,
@@ -141,6 +142,11 @@ def diff_to_json(diff: CheckpointDiff | ReportDiff) -> str:
     value["unknown"] = encoder.holes
     kind = "checkpoints" if isinstance(diff, CheckpointDiff) else "reports"
     return _text({"schema_version": value.pop("schema_version"), "kind": kind, **value})
+
+
+def inspection_to_json(inspection: Inspection) -> str:
+    """What an inspection saw as JSON text, ending in a newline."""
+    return _text({"schema_version": SCHEMA_VERSION, **Encoder(_ORDER).record(inspection)})
 
 
 def _parse(text: str) -> Any:

@@ -65,9 +65,14 @@ def _header(report: Report, style: Style) -> list[Text]:
     """Two lines: the checkpoint with what it holds, and the data with how they were used."""
     model, data = report.checkpoint, report.calibration
     rows = [
-        (_path(model.path, "model in memory"), _contents(report), visible(model.arch or "")),
+        (path_or(model.path, "model in memory"), _contents(report), visible(model.arch or "")),
         (_source(data), _samples(data), _run(data)),
     ]
+    return header_lines(rows, style)
+
+
+def header_lines(rows: Sequence[Sequence[str]], style: Style) -> list[Text]:
+    """Rows of a name and two facts: side by side where that fits, else the facts below."""
     widths = [max(Text(row[column]).cell_len for row in rows) for column in range(3)]
     if sum(widths) + 2 * _HEADER_GAP <= style.width:
         return [_aligned(row, widths) for row in rows]
@@ -87,7 +92,8 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> Text:
     return line
 
 
-def _path(path: str | None, otherwise: str) -> str:
+def path_or(path: str | None, otherwise: str) -> str:
+    """The path as shown; a model or data in memory have none."""
     return otherwise if path is None else visible(path)
 
 
@@ -95,7 +101,7 @@ def _contents(report: Report) -> str:
     layers = len({layer.name for layer in report.layers}) + len(report.skipped)
     parts = [count(layers, "BatchNorm layer")]
     parts += [count(len(report.dropouts), "dropout")] if report.dropouts else [_no_dropout(report)]
-    return ", ".join([*_container(report.checkpoint), *parts])
+    return ", ".join([*container_words(report.checkpoint), *parts])
 
 
 def _no_dropout(report: Report) -> str:
@@ -110,7 +116,8 @@ _WITH_CODE = {
 """Containers that hold the model itself."""
 
 
-def _container(checkpoint: CheckpointRecord) -> list[str]:
+def container_words(checkpoint: CheckpointRecord) -> list[str]:
+    """What kind of file it is; nothing for a model in memory."""
     if checkpoint.container is None:
         return []
     key = f", key {visible(checkpoint.key)}" if checkpoint.key else ""
@@ -122,7 +129,7 @@ def _container(checkpoint: CheckpointRecord) -> list[str]:
 
 def _source(data: CalibrationRecord) -> str:
     """The first word of the description: what names the data."""
-    return _path(data.data and data.data.partition(_APART)[0], "data in memory")
+    return path_or(data.data and data.data.partition(_APART)[0], "data in memory")
 
 
 def _samples(data: CalibrationRecord) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from varshift_cli.loading.containers.checkpoint import Checkpoint, PatchRecord, StateDict
+    from varshift_cli.loading.containers.folder import weights_file
     from varshift_cli.loading.containers.opening import open_checkpoint
 
 _HOMES = {
@@ -17,9 +18,10 @@ _HOMES = {
     "PatchRecord": "checkpoint",
     "StateDict": "checkpoint",
     "open_checkpoint": "opening",
+    "weights_file": "folder",
 }
 
-__all__ = ["Checkpoint", "PatchRecord", "StateDict", "open_checkpoint"]
+__all__ = ["Checkpoint", "PatchRecord", "StateDict", "open_checkpoint", "weights_file"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,16 @@ _NOT_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state"
 _SHOWN = 5
 
 
+def weights_file(path: str | Path) -> Path:
+    """The file itself, or the one with the weights where a folder is named.
+
+    Raises:
+        CheckpointError: If a folder holds no weights file, or several.
+    """
+    place = Path(path)
+    return find_weights(place) if place.is_dir() else place
+
+
 def find_weights(folder: Path) -> Path:
     """The one file with weights in a folder.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from varshift_cli.errors import CheckpointError
 from varshift_cli.loading.containers.checkpoint import Checkpoint
 from varshift_cli.loading.containers.exported import ExportedProgramFile
-from varshift_cli.loading.containers.folder import find_weights
+from varshift_cli.loading.containers.folder import weights_file
 from varshift_cli.loading.containers.legacy import LegacyFile, is_legacy
 from varshift_cli.loading.containers.safetensors_file import Safetensors
 from varshift_cli.loading.containers.scripted import ScriptArchive
@@ -42,8 +42,7 @@ def open_checkpoint(path: str | Path, *, allow_pickle: bool = False) -> Checkpoi
         CheckpointNotFoundError: If there is no file.
         CheckpointError: If it is damaged, or of a kind that is not read.
     """
-    place = Path(path)
-    source = SourceFile(find_weights(place) if place.is_dir() else place)
+    source = SourceFile(weights_file(path))
     head = bytes(source.read(0, min(_HEAD, source.size)))
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _open_zip(source, allow_pickle=allow_pickle)
