@@ -38,7 +38,7 @@ ARROWS = {
     | {"diagnosis", "remedies", "loading", "gate", "causes", "version"},
     "integrations": FACTS | {"pipeline", "report", "gate", "version"},
     "cli": FACTS | {"pipeline", "static", "report", "gate", "config", "causes", "version"},
-    "__init__": FACTS | {"pipeline", "nn"},
+    "__init__": FACTS | {"gate", "integrations", "nn", "pipeline", "report"},
     "__main__": {"cli"},
 }
 """``version`` is the package itself, from which only ``__version__`` may be taken."""

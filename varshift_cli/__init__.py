@@ -29,10 +29,18 @@ if TYPE_CHECKING:
         VarshiftError,
         WriteError,
     )
+    from varshift_cli.gate import judge_report
+    from varshift_cli.integrations import (
+        ShiftMonitor,
+        ShiftPoint,
+        VarianceShiftError,
+        assert_variance_shift,
+    )
     from varshift_cli.nn import GaussianDropout, Uout
     from varshift_cli.pipeline import correct, recalibrate, scan
     from varshift_cli.records import (
         AttributionShare,
+        BaselineRecord,
         BuffersRecord,
         CalibrationRecord,
         Case,
@@ -50,7 +58,11 @@ if TYPE_CHECKING:
         Interval,
         LayerRecord,
         LayerRepair,
+        LayerRule,
+        LayerVerdict,
         Level,
+        Outcome,
+        Policy,
         RegimeScores,
         Remedy,
         RepairRecord,
@@ -58,12 +70,23 @@ if TYPE_CHECKING:
         Score,
         Skipped,
         Status,
+        Suppressed,
+        Suppression,
         Verdict,
     )
+    from varshift_cli.report import from_json, render, to_json
 
 __version__ = "0.1.0"
 
 _ROOMS: dict[str, tuple[str, ...]] = {
+    "varshift_cli.gate": ("judge_report",),
+    "varshift_cli.integrations": (
+        "ShiftMonitor",
+        "ShiftPoint",
+        "VarianceShiftError",
+        "assert_variance_shift",
+    ),
+    "varshift_cli.report": ("from_json", "render", "to_json"),
     "varshift_cli.nn": ("GaussianDropout", "Uout"),
     "varshift_cli.pipeline": ("correct", "recalibrate", "scan"),
     "varshift_cli.errors": (
@@ -82,6 +105,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "varshift_cli.records": (
         "AttributionShare",
+        "BaselineRecord",
         "BuffersRecord",
         "CalibrationRecord",
         "Case",
@@ -99,7 +123,11 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "Interval",
         "LayerRecord",
         "LayerRepair",
+        "LayerRule",
+        "LayerVerdict",
         "Level",
+        "Outcome",
+        "Policy",
         "RegimeScores",
         "Remedy",
         "RepairRecord",
@@ -107,6 +135,8 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "Score",
         "Skipped",
         "Status",
+        "Suppressed",
+        "Suppression",
         "Verdict",
     ),
 }
@@ -115,6 +145,7 @@ _HOMES = {name: room for room, names in _ROOMS.items() for name in names}
 __all__ = [
     "ArchitectureError",
     "AttributionShare",
+    "BaselineRecord",
     "BuffersRecord",
     "CalibrationRecord",
     "Case",
@@ -139,25 +170,39 @@ __all__ = [
     "Interval",
     "LayerRecord",
     "LayerRepair",
+    "LayerRule",
+    "LayerVerdict",
     "Level",
     "NothingToMeasureError",
+    "Outcome",
+    "Policy",
     "RegimeScores",
     "Remedy",
     "RepairRecord",
     "Report",
     "ReportError",
     "Score",
+    "ShiftMonitor",
+    "ShiftPoint",
     "Skipped",
     "Status",
+    "Suppressed",
+    "Suppression",
     "Uout",
     "UsageError",
+    "VarianceShiftError",
     "VarshiftError",
     "Verdict",
     "WriteError",
     "__version__",
+    "assert_variance_shift",
     "correct",
+    "from_json",
+    "judge_report",
     "recalibrate",
+    "render",
     "scan",
+    "to_json",
 ]
 
 
@@ -165,6 +210,8 @@ def __getattr__(name: str) -> Any:
     room = _HOMES.get(name)
     if room is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if room == "varshift_cli.pipeline":
+        import_module("varshift_cli.report")  # so that the report of a scan can show itself
     value = getattr(import_module(room), name)
     globals()[name] = value
     return value

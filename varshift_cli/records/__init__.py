@@ -40,6 +40,7 @@ from varshift_cli.records.report import (
     CalibrationRecord,
     CheckpointRecord,
     Report,
+    draw_reports_with,
 )
 from varshift_cli.records.requests import FixRequest, ScanRequest
 from varshift_cli.records.verdicts import (
@@ -103,6 +104,7 @@ __all__ = [
     "Suppressed",
     "Suppression",
     "Verdict",
+    "draw_reports_with",
     "layer_verdicts",
     "outcome_of",
     "worst_layer",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from varshift_cli.records.findings import Effect, Finding, Remedy
@@ -78,3 +78,21 @@ class Report:
     """What opening the checkpoint and the data brought up: which weights were taken, and the
     like."""
     schema_version: int = SCHEMA_VERSION
+
+    def __str__(self) -> str:
+        """The table, once :mod:`varshift_cli.report` is loaded (``varshift_cli.scan`` loads it)."""
+        draw = _DRAWN.get("text")
+        return repr(self) if draw is None else draw(self)
+
+    def _repr_html_(self) -> str | None:
+        """The table for a notebook, likewise; ``None`` makes it show the text."""
+        draw = _DRAWN.get("html")
+        return None if draw is None else draw(self)
+
+
+_DRAWN: dict[str, Callable[[Report], str]] = {}
+
+
+def draw_reports_with(*, text: Callable[[Report], str], html: Callable[[Report], str]) -> None:
+    """Register how a report shows itself; records know of no format."""
+    _DRAWN.update(text=text, html=html)

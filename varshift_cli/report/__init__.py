@@ -7,7 +7,7 @@ depends on the record alone.
 from varshift_cli.report.cause import render_catalogue, render_cause
 from varshift_cli.report.diff import render_checkpoint_diff, render_report_diff
 from varshift_cli.report.fix import render_fix
-from varshift_cli.report.formats import FORMATS, Format, format_of
+from varshift_cli.report.formats import FORMATS, Format, format_of, render
 from varshift_cli.report.inspect import render_inspect
 from varshift_cli.report.json import (
     diff_to_json,
@@ -18,6 +18,7 @@ from varshift_cli.report.json import (
     to_json,
 )
 from varshift_cli.report.lint import render_lint
+from varshift_cli.report.notebook import render_notebook
 from varshift_cli.report.plausible import refuse_nonsense
 from varshift_cli.report.screen import PLAIN, Style
 from varshift_cli.report.table import ORDERS, render_table
@@ -36,12 +37,14 @@ __all__ = [
     "inspection_to_json",
     "lint_to_json",
     "refuse_nonsense",
+    "render",
     "render_catalogue",
     "render_cause",
     "render_checkpoint_diff",
     "render_fix",
     "render_inspect",
     "render_lint",
+    "render_notebook",
     "render_report_diff",
     "render_table",
     "to_json",

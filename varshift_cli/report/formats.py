@@ -82,3 +82,20 @@ def format_of(path: str) -> Format:
         f"{path}: the suffix of a report chooses its format, and this path has {found}",
         hint=f"known suffixes: {known}",
     )
+
+
+def render(report: Report, format: str = "table") -> str:  # noqa: A002  as the option is called
+    """The report in one of the formats, as ``varshift scan --format`` writes it.
+
+    Args:
+        report: What was found.
+        format: Its name: ``table``, ``json``, ...
+
+    Raises:
+        ReportError: There is no such format; lists those there are.
+    """
+    if format not in FORMATS:
+        raise ReportError(
+            f"there is no format {format!r}", hint=f"formats are {', '.join(FORMATS)}"
+        )
+    return FORMATS[format].render(report)
