@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from varshift_cli.instrument import noise
 from varshift_cli.instrument.calls import DropoutCall, NoiseCall, OpNoiseCall
@@ -164,4 +165,6 @@ def _keyed(run: Callable[[], Any], source: Source) -> Any:
     at least seeded.
     """
     with torch.inference_mode(False), torch.no_grad(), seeded(source), KeyedDraws(source):
-        return run()
+        output = run()
+    # Tensors of the world outside inference mode must not leave a dispatch mode as they are.
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, output)
