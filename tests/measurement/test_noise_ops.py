@@ -67,15 +67,15 @@ def test_dropout_between_the_layers_of_an_rnn(name: str, batch_first: bool) -> N
     layer = measured.layers[0]
     model.rnn.train()
     with torch.no_grad():
-        expected = torch.stack(
-            [model.rnn(x if batch_first else x.transpose(0, 1))[0].flatten(0, 1).var(0)] * 1
-        ).mean(0)
-    torch.testing.assert_close(layer.train.pooled().var.float(), expected, rtol=0.06, atol=0)
+        given = x if batch_first else x.transpose(0, 1)
+        draws = [model.rnn(given)[0].flatten(0, 1).double().var(0) for _ in range(20)]
+    ratio = layer.train.pooled().var / torch.stack(draws).mean(0)
+    assert abs(float(ratio.log().mean())) < 0.04
     model.rnn.eval()
     with torch.no_grad():
-        still = model.rnn(x if batch_first else x.transpose(0, 1))[0].flatten(0, 1).double().var(0)
+        still = model.rnn(given)[0].flatten(0, 1).double().var(0)
     torch.testing.assert_close(layer.clean.pooled().var, still, rtol=1e-5, atol=0)
-    assert abs(math.log(float((still / layer.train.pooled().var).mean()))) > 0.02
+    assert abs(float((still / layer.train.pooled().var).log().mean())) > 0.05
     cut = run(model, x, 37).layers[0]
     torch.testing.assert_close(cut.train.pooled().var, layer.train.pooled().var, rtol=1e-5, atol=0)
 

@@ -288,3 +288,26 @@ def test_models_without_anything_to_measure() -> None:
 
     with pytest.raises(NothingToMeasureError, match="no batch reached"):
         run(Unreached(), x)
+
+
+class Standardised(nn.Module):
+    """Looks at its weights through views before it uses them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 3))
+        self.register_buffer("offset", torch.randn(2, 6))
+        self.bn = nn.BatchNorm1d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.view(2, 3, 3).transpose(0, 1).reshape(6, 3)
+        first, second = weight.chunk(2)
+        out: Tensor = self.bn(x @ torch.cat([first, second]).t() + self.offset[0])
+        return out
+
+
+def test_views_of_weights_in_lockstep() -> None:
+    """A forward may view, cut and transpose its parameters and buffers, at any batch size."""
+    torch.manual_seed(0)
+    model, x = Standardised().eval(), torch.randn(40, 3)
+    assert_same(run(model, batches_of(x, 40)), run(model, batches_of(x, 8)))

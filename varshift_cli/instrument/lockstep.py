@@ -130,7 +130,9 @@ class _Scheduler:
     def run(self) -> None:
         parked: list[tuple[PausedForward, BatchNormCall]] = []
         try:
-            with torch.inference_mode():
+            # Ops arrive from below autograd, and must be carried out there: a view of a parameter
+            # made above it cannot be handed back to the forward that asked for it.
+            with torch.inference_mode(), torch._C._AutoDispatchBelowADInplaceOrView():
                 for forward in self._forwards:
                     self._advance(forward, forward.start(), parked)
                 while parked:
