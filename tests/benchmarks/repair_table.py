@@ -42,7 +42,7 @@ from varshift_cli.records import CheckpointRecord, SilentProgress
 from varshift_cli.remedies import Workload
 
 BATCH = 50
-CALIBRATION = 500
+CALIBRATION = 400
 OPTIONS = ("as is", "update_bn", "recalibrate", "correct", "auto, labels", "auto, none")
 
 
@@ -157,9 +157,11 @@ class Trainer:
     def run(self, until: float = 1.0) -> nn.Module:
         """SGD over a one-cycle schedule, cut short at a share ``until`` of it."""
         steps = len(self.data.y) // BATCH * self.epochs
-        optimizer = torch.optim.SGD(
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(
             self.net.parameters(), self.rate, momentum=0.9, weight_decay=5e-4, nesterov=True
         )
+        if self.frozen:  # without batch statistics SGD gets nowhere at such rates
+            optimizer = torch.optim.Adam(self.net.parameters(), self.rate)
         self._train_mode()
         for step in range(int(steps * until)):
             warm = min(1.0, step / (0.2 * steps))
@@ -190,13 +192,13 @@ def train(kind: str, make: Callable[[], nn.Module], data: Data, seed: int) -> nn
     """A net trained in one of the ways of :data:`TRAININGS`."""
     torch.manual_seed(seed)
     net = make()
-    epochs = 24 if isinstance(net, nn.Sequential) else 14
+    epochs = 24 if isinstance(net, nn.Sequential) else 12
     if kind == "augmented":
         return Trainer(net, data, epochs, augmented=True).run()
     if kind == "half":
         return Trainer(net, data, epochs).run(until=0.5)
     if kind == "eval mode":
-        return Trainer(net, data, epochs, rate=0.01, frozen=True).run()
+        return Trainer(net, data, epochs, rate=0.005, frozen=True).run()
     if kind == "EMA":
         trainer = Trainer(net, data, epochs, constant=True)
         trainer.run()
@@ -205,7 +207,7 @@ def train(kind: str, make: Callable[[], nn.Module], data: Data, seed: int) -> nn
     if kind == "frozen BN":
         # Pretrained on the images turned on their side, fine-tuned with BN in eval mode.
         Trainer(net, Data(data.x.transpose(2, 3).flip(2), data.y), epochs).run()
-        return Trainer(net, data, epochs, rate=0.05, frozen=True).run()
+        return Trainer(net, data, epochs, rate=0.002, frozen=True).run()
     Trainer(net, data, epochs).run()
     if kind == "pruned":
         prune(net, 0.4)

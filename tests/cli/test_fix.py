@@ -20,12 +20,13 @@ def test_every_option_reaches_the_request(run, pipeline):
     """Every option of fix is passed on."""
     run(
         *("fix", "model.pt", "--recalibrate", "--output", "o.pt", "--overwrite", "--dry-run"),
-        *("--force", "--include-frozen", "--holdout", "h.npz", "--seed", 5),
+        *("--force", "--include-frozen", "--holdout", "h.npz", "--seed", 5, "--in-place"),
+        *("--metric", "m.py:f"),
     )
 
     assert pipeline.requests == [
         FixRequest(
-            scan=ScanRequest(model="model.pt", seed=5),
+            scan=ScanRequest(model="model.pt", seed=5, metric="m.py:f"),
             method="recalibrate",
             output="o.pt",
             overwrite=True,
@@ -33,6 +34,7 @@ def test_every_option_reaches_the_request(run, pipeline):
             force=True,
             include_frozen=True,
             holdout="h.npz",
+            in_place=True,
         )
     ]
 
@@ -46,12 +48,29 @@ def test_holdout_from_file(run, pipeline):
     assert pipeline.requests[0].holdout == "h.npz"
 
 
-def test_method_must_be_said(run, pipeline):
-    """How to repair is never guessed."""
-    ended = run("fix", "model.pt")
+@pytest.mark.parametrize(
+    ("options", "method"),
+    [
+        ((), "auto"),
+        (("--auto",), "auto"),
+        (("--recalibrate",), "recalibrate"),
+        (("--correct",), "correct"),
+        (("--revert",), "revert"),
+    ],
+)
+def test_method(run, pipeline, options, method):
+    """The method that is named is asked for; without one, the choice is left to varshift."""
+    assert run("fix", "model.pt", *options).code == 0
+
+    assert pipeline.requests[0].method == method
+
+
+def test_one_method_only(run, pipeline):
+    """Two methods at once are refused before anything is opened."""
+    ended = run("fix", "model.pt", "--correct", "--recalibrate")
 
     assert ended.code == 2
-    assert "--recalibrate recomputes the statistics" in ended.err
+    assert "--recalibrate and --correct exclude each other" in ended.err
     assert pipeline.requests == []
 
 
@@ -60,15 +79,6 @@ def test_json(run, pipeline):
     ended = run("fix", "model.pt", "--recalibrate", "--format", "json")
 
     assert ended.out == fix_to_json(samples.fix_record())
-
-
-@pytest.mark.parametrize("option", ["--correct", "--auto", "--revert", "--in-place"])
-def test_what_is_not_built_is_not_offered(run, pipeline, option):
-    """An option that would not work is unknown."""
-    ended = run("fix", "model.pt", option)
-
-    assert ended.code == 2
-    assert "No such option" in ended.err
 
 
 def test_declined(run, pipeline):

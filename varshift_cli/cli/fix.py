@@ -9,7 +9,10 @@ from varshift_cli.errors import UsageError
 def fix(
     model: options.Model,
     *,
+    auto: options.Auto = False,
     recalibrate: options.Recalibrate = False,
+    correct: options.Correct = False,
+    revert: options.Revert = False,
     holdout: options.Holdout = None,
     include_frozen: options.IncludeFrozen = False,
     force: options.Force = False,
@@ -23,17 +26,19 @@ def fix(
     label: options.Label = None,
     forward: options.Forward = None,
     noise: options.Noise = None,
+    metric: options.Metric = None,
     batch_size: options.BatchSize = None,
     samples: options.Samples = None,
     seed: options.Seed = None,
     device: options.Device = None,
     output: options.Output = None,
     overwrite: options.Overwrite = False,
+    in_place: options.InPlace = False,
     dry_run: options.DryRun = False,
     format: options.FixFormat = None,  # noqa: A002  the option's name
     quiet: options.Quiet = None,
 ) -> None:
-    """Repair the BatchNorm statistics; writes a new, verified file."""
+    """Repair the BatchNorm statistics, in the better way; writes a new, verified file."""
     from varshift_cli.cli.progress import progress_on_stderr
     from varshift_cli.cli.settings import Said, announce, settle
     from varshift_cli.cli.show import fix_format, show_fix
@@ -51,32 +56,46 @@ def fix(
         label=label,
         forward=forward,
         noise=noise,
+        metric=metric,
         batch_size=batch_size,
         samples=samples,
         seed=seed,
         device=device,
         allow_pickle=allow_pickle,
     )
-    if not recalibrate:
-        raise UsageError(
-            "how to repair was not said",
-            hint="--recalibrate recomputes the statistics on your data, with dropout off",
-        )
+    method = _method(auto=auto, recalibrate=recalibrate, correct=correct, revert=revert)
     settled = settle(model, said, config)
     request = FixRequest(
         scan=settled.request,
-        method="recalibrate",
+        method=method,
         output=output,
         overwrite=overwrite,
         dry_run=dry_run,
         force=force,
         include_frozen=include_frozen,
         holdout=config.holdout if holdout is None else holdout,
+        in_place=in_place,
     )
     quiet = bool(quiet or config.quiet)
-    announce(settled, config, quiet=quiet)
+    if method != "revert":
+        announce(settled, config, quiet=quiet)
     from varshift_cli.pipeline import fix_checkpoint
 
     with progress_on_stderr(quiet=quiet) as progress:
         record = fix_checkpoint(request, progress)
     show_fix(record, fix_format(format, config), said.typed())
+
+
+def _method(**asked: bool) -> str:
+    """The repair that was named; ``auto`` if none was.
+
+    Raises:
+        UsageError: More than one was.
+    """
+    named = [name for name, is_asked in asked.items() if is_asked]
+    if len(named) > 1:
+        raise UsageError(
+            f"{' and '.join(f'--{name}' for name in named)} exclude each other",
+            hint="Without any of them fix chooses by itself, and says why.",
+        )
+    return named[0] if named else "auto"

@@ -43,8 +43,10 @@ class Order(StrEnum):
 _OUTPUT = "Output"
 _FLAG = ""  # a flag takes no value, and so shows none
 
+# Hidden, as the usage line says it and the help fills its screen.
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="checkpoint: .pt .pth .safetensors ...")
+    str,
+    typer.Argument(metavar="MODEL", help="checkpoint: .pt .pth .safetensors ...", hidden=True),
 ]
 Arch = Annotated[
     str | None,
@@ -72,6 +74,10 @@ Forward = Annotated[
 Noise = Annotated[
     list[str] | None,
     typer.Option(metavar="FILE:CLASS", help="a layer that is noise; repeatable"),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(metavar="FILE:NAME", help="f(outputs, labels), higher is better"),
 ]
 BatchSize = Annotated[int | None, typer.Option(metavar="N", help="samples per batch (64)")]
 TrainBatchSize = Annotated[
@@ -160,6 +166,18 @@ Recalibrate = Annotated[
     bool,
     typer.Option("--recalibrate", metavar=_FLAG, help="recompute statistics, dropout off"),
 ]
+Correct = Annotated[
+    bool,
+    typer.Option("--correct", metavar=_FLAG, help="take out what dropout put in, no more"),
+]
+Auto = Annotated[
+    bool,
+    # What happens without a method; hidden, as the help fills its screen.
+    typer.Option("--auto", metavar=_FLAG, help="better of both, or neither", hidden=True),
+]
+Revert = Annotated[
+    bool, typer.Option("--revert", metavar=_FLAG, help="put the old buffers back, to the bit")
+]
 Holdout = Annotated[
     str | None,
     typer.Option(metavar="FILE[:NAME]", help="other data: scores before and after"),
@@ -184,6 +202,12 @@ Overwrite = Annotated[
     bool,
     typer.Option(
         "--overwrite", metavar=_FLAG, help="replace the output file", rich_help_panel=_OUTPUT
+    ),
+]
+InPlace = Annotated[
+    bool,
+    typer.Option(
+        "--in-place", metavar=_FLAG, help="replace the checkpoint itself", rich_help_panel=_OUTPUT
     ),
 ]
 DryRun = Annotated[

@@ -34,6 +34,7 @@ class Said:
     label: str | None = None
     forward: str | None = None
     noise: Sequence[str] | None = None
+    metric: str | None = None
     batch_size: int | None = None
     train_batch_size: int | None = None
     samples: int | str | None = None
@@ -181,6 +182,7 @@ _PLAIN = (
     "input",
     "label",
     "forward",
+    "metric",
     "batch_size",
     "train_batch_size",
     "seed",
@@ -200,7 +202,7 @@ def _arguments(
 
 def _code(request: ScanRequest, said: Said, config: Config) -> dict[str, str]:
     code = {}
-    for name in ("arch", "data", "forward"):
+    for name in ("arch", "data", "forward", "metric"):
         value = getattr(request, name)
         if value is not None and ":" in value and not value.lower().endswith(ARRAY_SUFFIXES):
             code[value] = f"--{name}" if getattr(said, name) is not None else str(config.source)

@@ -50,13 +50,17 @@ SHARED_FILE = "pyproject.toml"
 
 COMMAND_LINE_ONLY = (
     "allow-pickle",
+    "auto",
+    "correct",
     "dry-run",
     "force",
+    "in-place",
     "include-frozen",
     "output",
     "overwrite",
     "recalibrate",
     "report",
+    "revert",
 )
 """Options that no file may set: each opens, writes or overrides something."""
 
@@ -81,6 +85,7 @@ class Config:
     forward: str | None = None
     noise: tuple[str, ...] = ()
     """``file.py:Class`` of each."""
+    metric: str | None = None
     batch_size: int | None = None
     train_batch_size: int | None = None
     samples: int | str | None = None
@@ -190,6 +195,7 @@ _READERS: Mapping[str, Callable[[object, str], Any]] = {
     "label": text,
     "forward": text,
     "noise": texts,
+    "metric": text,
     "batch-size": count,
     "samples": samples,
     "seed": count,

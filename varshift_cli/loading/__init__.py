@@ -20,17 +20,30 @@ if TYPE_CHECKING:
     )
     from varshift_cli.loading.data import LoadedData, load_data
     from varshift_cli.loading.functions import load_forward, load_metric, load_noise
+    from varshift_cli.loading.reverting import Reverted, revert
     from varshift_cli.loading.shapes import likely_input
+    from varshift_cli.loading.sidecar import (
+        Provenance,
+        Sidecar,
+        check_sidecar_place,
+        own_sidecar,
+        sidecar_path,
+        write_sidecar,
+    )
 
 _HOMES = {
     "BuiltModel": "architecture",
     "Checkpoint": "containers",
     "LoadedData": "data",
     "PatchRecord": "containers",
+    "Provenance": "sidecar",
+    "Reverted": "reverting",
+    "Sidecar": "sidecar",
     "StateDict": "containers",
     "adapt_batches": "batches",
     "build_model": "architecture",
     "likely_input": "shapes",
+    "check_sidecar_place": "sidecar",
     "load_data": "data",
     "load_forward": "functions",
     "load_metric": "functions",
@@ -38,6 +51,10 @@ _HOMES = {
     "open_checkpoint": "containers",
     "open_model": "architecture",
     "weights_file": "containers",
+    "own_sidecar": "sidecar",
+    "revert": "reverting",
+    "sidecar_path": "sidecar",
+    "write_sidecar": "sidecar",
 }
 
 __all__ = [
@@ -45,9 +62,13 @@ __all__ = [
     "Checkpoint",
     "LoadedData",
     "PatchRecord",
+    "Provenance",
+    "Reverted",
+    "Sidecar",
     "StateDict",
     "adapt_batches",
     "build_model",
+    "check_sidecar_place",
     "likely_input",
     "load_data",
     "load_forward",
@@ -55,7 +76,11 @@ __all__ = [
     "load_noise",
     "open_checkpoint",
     "open_model",
+    "own_sidecar",
+    "revert",
+    "sidecar_path",
     "weights_file",
+    "write_sidecar",
 ]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from varshift_cli.diagnosis.staleness import Staleness, staleness_of
 from varshift_cli.measurement import Measurement
+from varshift_cli.pipeline.certainty import Certainty
 from varshift_cli.pipeline.scoring import Judge, is_better, is_worse
 from varshift_cli.records import Describe, Level, Report, Score
 
@@ -95,8 +96,14 @@ def harm(scores: Sequence[Score]) -> Score | None:
     return scores[0] if scores and is_worse(scores[0]) else None
 
 
-def choose_by_buffers(report: Report, stale: Staleness | None) -> Choice:
-    """Without labels: by how far the buffers are from what training would gather here."""
+def choose_by_buffers(report: Report, stale: Staleness | None, certainty: Certainty) -> Choice:
+    """Without labels: by how far the buffers are from what training would gather here.
+
+    Args:
+        report: The scan.
+        stale: T against R.
+        certainty: Of the outputs as they are, recalibrated and corrected.
+    """
     codes = {finding.code for finding in report.findings}
     if "VS201" in codes:
         return Choice(
@@ -109,9 +116,27 @@ def choose_by_buffers(report: Report, stale: Staleness | None) -> Choice:
         return Choice(
             "recalibrate", "running statistics are not finite: only new ones can replace them"
         )
+    if report.layers and all(layer.factors.dropout is None for layer in report.layers):
+        return Choice(
+            None,
+            "dropout was taken out of this file, so it cannot be told what the buffers describe: "
+            "recalibrate is right if these are the training data; only labels can tell",
+        )
     if stale is None:
         return Choice(None, "no layer could be compared with its buffers")
     figure = f"median |ln T/R| {stale.distance:.2f}, {stale.excess:.1f} times what momentum allows"
+    if stale.excess <= WITHIN_MOMENTUM:
+        return Choice(
+            "recalibrate", f"the buffers describe this data with dropout on ({figure}), no labels"
+        )
+    if certainty.is_lost:
+        return Choice(
+            None,
+            "the network seems to have been trained with these buffers, as with BatchNorm frozen "
+            f"in fine-tuning: recalibrated it is much less certain (mean entropy "
+            f"{certainty.recalibrated:.2g} nats for {certainty.as_is:.2g}; {figure}); only labels "
+            "can tell",
+        )
     if stale.distance > CHANGED:
         return Choice(
             None,
@@ -119,9 +144,12 @@ def choose_by_buffers(report: Report, stale: Staleness | None) -> Choice:
             "in training (correct would be right), or weights changed after the buffers were "
             "gathered, as by pruning, EMA or fine-tuning (recalibrate would); only labels can tell",
         )
-    if stale.excess <= WITHIN_MOMENTUM:
+    if certainty.is_gained:
         return Choice(
-            "recalibrate", f"the buffers describe this data with dropout on ({figure}), no labels"
+            "recalibrate",
+            f"the buffers do not fit the weights ({figure}), and recalibrated the network is much "
+            f"more certain than corrected (mean entropy {certainty.recalibrated:.2g} nats for "
+            f"{certainty.corrected:.2g}), as after pruning or averaging; no labels",
         )
     return Choice(
         "correct",

@@ -1,26 +1,37 @@
-"""``varshift fix``: read, repair in memory, prove, write, verify what was written."""
+"""``varshift fix``: read, choose, repair in memory, prove, judge, write, read back."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from varshift_cli.errors import FixDeclinedError, UsageError
-from varshift_cli.loading import LoadedData, PatchRecord, weights_file
-from varshift_cli.measurement.outputs import is_classifier, labels_of
+from varshift_cli.errors import FixDeclinedError
+from varshift_cli.loading import LoadedData
+from varshift_cli.measurement import Measurement, labels_of
+from varshift_cli.pipeline.choice import Choice, harm
+from varshift_cli.pipeline.crossfit import statistics_by
+from varshift_cli.pipeline.deciding import Evidence, HeldOut, decide, unseen_outputs
 from varshift_cli.pipeline.inputs import Inputs, load_calibration, open_inputs
-from varshift_cli.pipeline.repair import Repair, repair_in_memory
+from varshift_cli.pipeline.measured import populations_of, verification_of
+from varshift_cli.pipeline.places import output_path
+from varshift_cli.pipeline.repair import Repair, carry_out, refuse_noise
 from varshift_cli.pipeline.scanning import measure_inputs
+from varshift_cli.pipeline.scoring import Judge
+from varshift_cli.pipeline.writing import (
+    KINDS,
+    Written,
+    earlier_repair,
+    revert_checkpoint,
+    write_repaired,
+)
 from varshift_cli.records import (
     LEVEL_BOUNDS,
+    Describe,
     FixRecord,
     FixRequest,
-    Interval,
     Level,
     Progress,
     Report,
@@ -28,20 +39,25 @@ from varshift_cli.records import (
     SilentProgress,
     worst_layer,
 )
-from varshift_cli.remedies import verify
+from varshift_cli.remedies import NewStatistics, Workload, verify
 from varshift_cli.remedies.selection import frozen_layers
-from varshift_cli.statistics import Population
 
 _ABOVE = LEVEL_BOUNDS[Level.MILD]
+_SAME = 1e-4
+"""Relative difference below which new statistics are the old ones."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Eval:
-    """One data set and the model's outputs on it before the repair."""
+class _Task:
+    """One fix under way."""
 
-    name: str
-    data: LoadedData
-    outputs: Tensor | None
+    request: FixRequest
+    inputs: Inputs
+    evidence: Evidence
+
+    @property
+    def before(self) -> Report:
+        return self.evidence.report
 
 
 def fix_checkpoint(request: FixRequest, progress: Progress | None = None) -> FixRecord:
@@ -55,63 +71,80 @@ def fix_checkpoint(request: FixRequest, progress: Progress | None = None) -> Fix
         FixDeclinedError: The repair was refused or did not hold; nothing was written.
         VarshiftError: Something is wrong with the user's files, options or model.
     """
+    if request.method == "revert":
+        return revert_checkpoint(request)
     progress = progress or SilentProgress()
     output = None if request.dry_run else output_path(request)
     inputs = open_inputs(request.scan)
-    before = measure_inputs(inputs, request.scan, progress)[1]
-    if not request.force:
-        _keep_off(before, inputs)
-    held_out = _held_out(request, inputs, progress)
+    measured, before = measure_inputs(inputs, request.scan, progress)
+    _refuse_missing(before, inputs)
+    task = _Task(request, inputs, _evidence(request, inputs, measured, before, progress))
+    earlier = _made_before(request, inputs)
+    if earlier is not None:
+        return _nothing(task, earlier)
+    refuse_noise(verification_of(measured).always_on)
+    choice = decide(task.evidence) if request.method == "auto" else _as_asked(task)
+    if not choice.needed:
+        return _nothing(task, choice.reason)
+    if choice.method is None:
+        raise FixDeclinedError(choice.reason, hint=_DECIDE)
+    return _carry_out(task, choice, choice.method, output)
+
+
+_DECIDE = "Nothing was written. --recalibrate or --correct makes that repair all the same."
+
+
+def _evidence(
+    request: FixRequest, inputs: Inputs, measured: Measurement, before: Report, progress: Progress
+) -> Evidence:
     catalogue = inputs.find_batch_norms()
     frozen = frozenset() if request.include_frozen else frozen_layers(inputs.model, catalogue)
-    repair = repair_in_memory(
+    work = Workload(
         inputs.model,
         catalogue,
         inputs.data.batches,
-        frozen=frozen,
-        progress=progress,
-        forward=inputs.forward,
-        regroup=inputs.data.regroupable,
+        frozen,
+        progress,
+        inputs.forward,
+        measured.join,
+        request.scan.seed,
     )
-    scores = _scores(request, repair, inputs, held_out, progress)
-    written = None if output is None else _write(inputs, repair, output, request)
-    return _record(before, repair, scores, output, written, inputs)
+    return Evidence(
+        measured,
+        before,
+        work,
+        _judge(request, inputs, inputs.data),
+        _held_out(request, inputs, work),
+        inputs.data.regroupable,
+        inputs.data.batch_size,
+    )
 
 
-def output_path(request: FixRequest) -> Path:
-    """Where to write; checked before the work begins.
-
-    Raises:
-        UsageError: The file exists, or its folder does not.
-    """
-    source = weights_file(request.scan.model)
-    given = request.output
-    output = Path(given) if given else source.with_name(f"{source.stem}.fixed{source.suffix}")
-    if output.is_dir():
-        output = output / f"{source.stem}.fixed{source.suffix}"
-    if not output.parent.is_dir():
-        raise UsageError(f"the output folder {output.parent} does not exist")
-    if output.exists() and source.exists() and output.samefile(source):
-        raise UsageError(
-            f"{output} is the checkpoint itself", hint="Give another name with --output."
-        )
-    if output.exists() and not request.overwrite:
-        raise UsageError(
-            f"{output} is already there", hint="Add --overwrite, or give --output another name."
-        )
-    return output
+def _judge(request: FixRequest, inputs: Inputs, data: LoadedData) -> Judge:
+    name = (request.scan.metric or "").rpartition(":")[2] or "metric"
+    labels = labels_of(data.batches) if inputs.metric is None else _any_labels(data)
+    return Judge(labels, inputs.metric, name)
 
 
-def _keep_off(before: Report, inputs: Inputs) -> None:
-    """Refuse what only labels could justify (DESIGN section 6)."""
-    codes = {finding.code for finding in before.findings}
-    if "VS201" in codes and (before.effect is None or before.effect.accuracy is None):
-        raise FixDeclinedError(
-            "running statistics are at mean 0, variance 1 and were never updated: either they "
-            "were forgotten, or the network was trained in eval mode and they are right",
-            hint="Only labels can tell: give data with labels, or --force.",
-        )
-    if "VS203" in codes:
+def _any_labels(data: LoadedData) -> Tensor | None:
+    """Labels of any kind, as a metric may want them; ``None`` if a batch has none."""
+    labels = [each.labels for each in data.batches if isinstance(each.labels, Tensor)]
+    return torch.cat(labels).cpu() if len(labels) == len(data.batches) else None
+
+
+def _held_out(request: FixRequest, inputs: Inputs, work: Workload) -> HeldOut | None:
+    if request.holdout is None:
+        return None
+    search = [Path.cwd(), inputs.checkpoint.path.parent]
+    data = load_calibration(request.scan, request.holdout, inputs.built, search)
+    outputs = verify(
+        work.model, work.catalogue, data.batches, progress=work.progress, forward=work.forward
+    ).outputs
+    return HeldOut(request.holdout, data.batches, _judge(request, inputs, data), outputs)
+
+
+def _refuse_missing(before: Report, inputs: Inputs) -> None:
+    if any(finding.code == "VS203" for finding in before.findings):
         raise FixDeclinedError(
             "the checkpoint has no place for the running statistics of "
             f"{len(inputs.built.missing_buffers)} buffers, so they cannot be written into it",
@@ -119,108 +152,167 @@ def _keep_off(before: Report, inputs: Inputs) -> None:
         )
 
 
-def _held_out(request: FixRequest, inputs: Inputs, progress: Progress) -> list[_Eval]:
-    if request.holdout is None:
-        return []
-    search = [Path.cwd(), inputs.checkpoint.path.parent]
-    data = load_calibration(request.scan, request.holdout, inputs.built, search)
-    outputs = _run(inputs, data, progress)
-    return [_Eval(_name(request.holdout), data, outputs)]
-
-
-def _run(inputs: Inputs, data: LoadedData, progress: Progress) -> Tensor | None:
-    return verify(
-        inputs.model,
-        inputs.find_batch_norms(),
-        data.batches,
-        progress=progress,
-        forward=inputs.forward,
-    ).outputs
-
-
-def _scores(
-    request: FixRequest,
-    repair: Repair,
-    inputs: Inputs,
-    held_out: Sequence[_Eval],
-    progress: Progress,
-) -> tuple[Score, ...]:
-    calibration = _Eval(_name(request.scan.data), inputs.data, repair.before.outputs)
-    found = [_score(calibration, repair.after.outputs)]
-    found += [_score(each, _run(inputs, each.data, progress)) for each in held_out]
-    return tuple(score for score in found if score is not None)
-
-
-def _score(before: _Eval, after: Tensor | None) -> Score | None:
-    """Accuracy before and after, with an interval from the paired per-sample differences."""
-    labels = labels_of(before.data.batches)
-    was_outputs = before.outputs
-    if labels is None or was_outputs is None or after is None:
+def _made_before(request: FixRequest, inputs: Inputs) -> str | None:
+    """Why a repair of ours needs no second one; a recalibration on purpose may be made again."""
+    sidecar = earlier_repair(inputs)
+    if sidecar is None or request.method == "recalibrate":
         return None
-    if not (is_classifier(was_outputs, labels) and is_classifier(after, labels)):
-        return None
-    was = (was_outputs.argmax(1) == labels).double()
-    now = (after.argmax(1) == labels).double()
-    change = now - was
-    half = 1.96 * float(change.std()) / math.sqrt(len(labels))
-    mean = float(change.mean())
-    return Score(
-        "accuracy",
-        before.name,
-        float(was.mean()),
-        float(now.mean()),
-        len(labels),
-        Interval(mean - half, mean + half),
-    )
-
-
-def _write(inputs: Inputs, repair: Repair, output: Path, request: FixRequest) -> PatchRecord:
-    buffers: dict[str, Tensor] = {}
-    for name, population in repair.populations.items():
-        for leaf, value in _leaves(population):
-            path = f"{name}.{leaf}" if name else leaf
-            buffers[inputs.built.names[path]] = value
-    return inputs.checkpoint.patch(
-        output, buffers, key=inputs.state.key, overwrite=request.overwrite
-    )
-
-
-def _leaves(population: Population) -> tuple[tuple[str, Tensor], ...]:
-    """As they were verified: rounded to what the model held."""
+    made = sidecar.provenance
     return (
-        ("running_mean", population.mean.to(torch.float32).cpu()),
-        ("running_var", population.var.to(torch.float32).cpu()),
+        f"{inputs.checkpoint.path.name} was {KINDS.get(made.method, made.method)} by varshift "
+        f"already, on {made.data} ({sidecar.path.name})"
+    )
+
+
+def _as_asked(task: _Task) -> Choice:
+    """The repair that was named, unless it must not be made or labels speak against it.
+
+    Raises:
+        FixDeclinedError: It does harm beyond noise, or nobody can tell.
+    """
+    method, evidence = task.request.method, task.evidence
+    if method == "correct" and task.before.buffers.describe is Describe.CLEAN:
+        return Choice(
+            None,
+            "the buffers describe the network with dropout off already; a second correction "
+            "would do harm",
+            needed=False,
+        )
+    judged = evidence.as_is()
+    if judged is None:
+        _refuse_unlabelled(task)
+        return Choice(method, "as asked")
+    outputs = unseen_outputs(evidence, (method,)).get(method)
+    scores = () if outputs is None else judged[0].compare(judged[1], outputs, evidence.data)
+    worse = harm(scores)
+    if worse is not None and not task.request.force:
+        raise FixDeclinedError(_harmful(method, worse), hint="--force writes it all the same.")
+    return Choice(method, "as asked", scores=scores)
+
+
+def _harmful(method: str, worse: Score) -> str:
+    percent = worse.name == "accuracy"
+    unit, digits = (100.0, ".1f") if percent else (1.0, ".4g")
+    sign = " %" if percent else ""
+    assert worse.difference is not None
+    low, high = worse.difference.low, worse.difference.high
+    return (
+        f"{method} does harm: {worse.name} on {worse.data} falls from "
+        f"{unit * worse.before:{digits}}{sign} to {unit * worse.after:{digits}}{sign} "
+        f"(95 %: {unit * low:+{digits}} to {unit * high:+{digits}}); nothing was written"
+    )
+
+
+def _refuse_unlabelled(task: _Task) -> None:
+    """Refuse what only labels could justify (DESIGN section 6)."""
+    if task.request.force:
+        return
+    if any(finding.code == "VS201" for finding in task.before.findings):
+        raise FixDeclinedError(
+            "running statistics are at mean 0, variance 1 and were never updated: either they "
+            "were forgotten, or the network was trained in eval mode and they are right",
+            hint="Only labels can tell: give data with labels, or --force.",
+        )
+
+
+def _carry_out(task: _Task, choice: Choice, method: str, output: Path | None) -> FixRecord:
+    evidence = task.evidence
+    work = evidence.work
+    new = statistics_by(method, populations_of(evidence.measured, work), work)
+    if method == "correct" and not new.selection.names:
+        return _nothing(task, "no dropout reaches any BatchNorm layer: there is nothing to correct")
+    if new.selection.names and _changes_nothing(new, work):
+        return _nothing(task, "the buffers hold these statistics already")
+    repair = carry_out(work, method, new, verification_of(evidence.measured))
+    scores = _scores(task, choice, repair)
+    written = None
+    if output is not None:
+        written = write_repaired(task.inputs, repair, output, task.request, method=method)
+    return _record(task, choice, repair, scores, written)
+
+
+def _changes_nothing(new: NewStatistics, work: Workload) -> bool:
+    """Whether every new statistic is the old one but for rounding."""
+    for name, population in new.populations.items():
+        site = work.catalogue.sites[name]
+        var, mean = site.running_var.detach().double(), site.running_mean.detach().double()
+        scale = population.var.clamp(min=1e-30)
+        if not bool(((var - population.var).abs() <= _SAME * scale).all()):
+            return False
+        if not bool(((mean - population.mean).abs() <= _SAME * scale.sqrt()).all()):
+            return False
+    return True
+
+
+def _scores(task: _Task, choice: Choice, repair: Repair) -> tuple[Score, ...]:
+    """On held-out parts; with ``--holdout`` on the calibration data too, to see them side by side.
+
+    The statistics that are written come from all samples, so the other data are scored anew.
+    """
+    evidence, request = task.evidence, task.request
+    if evidence.held_out is None and choice.scores:
+        return choice.scores
+    name = "data" if request.scan.data is None else request.scan.data
+    found = evidence.judge.compare(repair.before.outputs, repair.after.outputs, name)
+    held = evidence.held_out
+    if held is None:
+        return found
+    work = evidence.work
+    after = verify(
+        work.model, work.catalogue, held.batches, progress=work.progress, forward=work.forward
+    ).outputs
+    return (*found, *held.judge.compare(held.outputs, after, held.name))
+
+
+def _nothing(task: _Task, reason: str) -> FixRecord:
+    worst = worst_layer(task.before.layers)
+    return FixRecord(
+        checkpoint=task.before.checkpoint,
+        output=None,
+        sidecar=None,
+        output_sha256=None,
+        changed_buffers=0,
+        changed_bytes=0,
+        repair=None,
+        worst_before=None if worst is None else worst.shift,
+        worst_layer_before="" if worst is None else worst.name,
+        worst_after=None,
+        above_before=_above(task.before),
+        above_after=0,
+        measured=len(task.before.layers),
+        scores=(),
+        notes=task.inputs.notes,
+        status="nothing_to_repair",
+        method=task.request.method,
+        reason=reason,
     )
 
 
 def _record(
-    before: Report,
+    task: _Task,
+    choice: Choice,
     repair: Repair,
     scores: tuple[Score, ...],
-    output: Path | None,
-    written: PatchRecord | None,
-    inputs: Inputs,
+    written: Written | None,
 ) -> FixRecord:
-    worst = worst_layer(before.layers)
-    worst_after = max(layer.shift_after for layer in repair.record.layers)
-    return FixRecord(
-        checkpoint=before.checkpoint,
-        output=None if output is None else str(output),
-        sidecar=None,
-        output_sha256=None if written is None else written.sha256,
-        changed_buffers=0 if written is None else written.changed_tensors,
-        changed_bytes=0 if written is None else written.changed_bytes,
+    after = [layer.shift_after for layer in repair.record.layers]
+    patch = None if written is None else written.patch
+    return replace(
+        _nothing(task, choice.reason),
+        output=None if written is None else str(written.output),
+        sidecar=None if written is None else str(written.sidecar),
+        output_sha256=None if patch is None else patch.sha256,
+        changed_buffers=0 if patch is None else patch.changed_tensors,
+        changed_bytes=0 if patch is None else patch.changed_bytes,
         repair=repair.record,
-        worst_before=1.0 if worst is None or worst.shift is None else worst.shift,
-        worst_layer_before="" if worst is None else worst.name,
-        worst_after=worst_after,
-        above_before=sum((layer.shift or 1.0) > _ABOVE for layer in before.layers),
-        above_after=sum(layer.shift_after > _ABOVE for layer in repair.record.layers),
-        measured=len(before.layers),
+        worst_after=max(after),
+        above_after=sum(shift > _ABOVE for shift in after),
         scores=scores,
-        notes=inputs.notes,
+        notes=(*task.inputs.notes, *(() if patch is None else patch.notes)),
+        status="dry_run" if written is None else "written",
+        chosen=choice.method,
     )
 
 
-def _name(spec: str | None) -> str:
-    return "data" if spec is None else spec
+def _above(report: Report) -> int:
+    return sum((layer.shift or 1.0) > _ABOVE for layer in report.layers)

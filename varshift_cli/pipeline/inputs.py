@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from varshift_cli.loading import (
     likely_input,
     load_data,
     load_forward,
+    load_metric,
     load_noise,
     open_checkpoint,
     open_model,
@@ -41,6 +43,7 @@ class Inputs:
     forward: Forward | None
     noise: tuple[type, ...] = ()
     """Module types that the user calls noise."""
+    metric: Callable[..., Any] | None = None
 
     def find_batch_norms(self) -> BatchNormCatalogue:
         """The model's BN, and its noise."""
@@ -81,11 +84,12 @@ def open_inputs(request: ScanRequest) -> Inputs:
     state = checkpoint.state_dict(request.key)
     built = _build(request, checkpoint, state, search)
     forward = None if request.forward is None else load_forward(request.forward, search)
+    metric = None if request.metric is None else load_metric(request.metric, search)
     data = load_calibration(request, request.data, built, search)
     noise = load_noise(request.noise, search)
     refuse_unknown_noise(built.model, noise)
     built.model.to(device)
-    return Inputs(checkpoint, state, built, data, device, forward, noise)
+    return Inputs(checkpoint, state, built, data, device, forward, noise, metric)
 
 
 def _no_data(checkpoint: Checkpoint, key: str | None) -> UsageError:

@@ -15,12 +15,13 @@ class LayerRepair:
     name: str
     shift_before: float
     shift_after: float
-    """max over channels of |ln((E+eps)/(R+eps))|, exp; by a separate eval pass after the repair."""
+    """max over channels of |ln((E+eps)/(R+eps))|, exp; by a separate eval pass after the repair.
+    For ``correct``, which leaves what is not dropout's doing: the mean over channels."""
 
 
 @dataclass(frozen=True, slots=True)
 class RepairRecord:
-    """What ``recalibrate`` changed, and the proof by a separate eval pass."""
+    """What ``recalibrate`` or ``correct`` changed, and the proof by a separate eval pass."""
 
     method: str
     layers: tuple[LayerRepair, ...]
@@ -38,25 +39,35 @@ class RepairRecord:
 
 @dataclass(frozen=True, slots=True)
 class FixRecord:
-    """One ``varshift fix``: what was written where, and what it brought."""
+    """One ``varshift fix``: what was chosen, what was written where, and what it brought."""
 
     checkpoint: CheckpointRecord
     output: str | None
-    """``None`` for a dry run."""
+    """``None`` where nothing was written."""
     sidecar: str | None
+    """Where the old buffers are kept, for ``--revert``."""
     output_sha256: str | None
     changed_buffers: int
     changed_bytes: int
-    repair: RepairRecord
-    worst_before: float
+    repair: RepairRecord | None
+    """``None`` where there was nothing to repair, or buffers were put back."""
+    worst_before: float | None
     worst_layer_before: str
-    worst_after: float
+    worst_after: float | None
     above_before: int
     """Layers whose shift exceeded 1.25 before."""
     above_after: int
     measured: int
     scores: tuple[Score, ...]
     notes: tuple[str, ...] = ()
+    status: str = "written"
+    """``written``, ``dry_run``, ``nothing_to_repair`` or ``reverted``."""
+    method: str = "recalibrate"
+    """What was asked for: ``auto``, ``recalibrate``, ``correct`` or ``revert``."""
+    chosen: str | None = None
+    """The repair that was made, or would be by a dry run: ``recalibrate`` or ``correct``."""
+    reason: str | None = None
+    """Why it was chosen, or why nothing is to be repaired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +75,7 @@ class Score:
     """A figure of the user's own before and after a repair."""
 
     name: str
-    """``accuracy`` or ``loss``."""
+    """``accuracy``, ``loss`` (cross-entropy, lower is better), or the name of ``--metric``."""
     data: str
     """What it was measured on: ``calib.npz``, ``heldout.npz``."""
     before: float

@@ -40,6 +40,7 @@ class FixRequest:
 
     scan: ScanRequest
     method: str = "recalibrate"
+    """``recalibrate``, ``correct``, ``auto`` or ``revert``."""
     output: str | None = None
     """Default ``<stem>.fixed<suffix>`` beside the checkpoint."""
     overwrite: bool = False
@@ -48,3 +49,5 @@ class FixRequest:
     include_frozen: bool = False
     holdout: str | None = None
     """Data of the same form as ``--data``, for accuracy before and after."""
+    in_place: bool = False
+    """Replace the checkpoint itself; the old buffers stay in the sidecar."""

@@ -25,17 +25,56 @@ def render_fix(record: FixRecord, style: Style = PLAIN, *, typed: Sequence[str] 
         style: The surface to draw on.
         typed: The options that named the model and the data, repeated in the command to run next.
     """
+    repair = record.repair
+    if repair is None:
+        lines = _put_back(record, style) if record.method == "revert" else _unchanged(record, style)
+        return to_text(spaced((lines, _notes(record, style))), style)
     blocks = (
-        _done(record, style),
-        _before_and_after(record, style),
-        [*_written(record, style), *_left_alone(record, style), *_next(record, style, typed)],
+        [*_chosen(record, style), *_done(repair, style)],
+        _before_and_after(record, repair, style),
+        [
+            *_written(record, repair, style),
+            *_left_alone(repair, style),
+            *_notes(record, style),
+            *_next(record, style, typed),
+        ],
     )
     return to_text(spaced(blocks), style)
 
 
-def _done(record: FixRecord, style: Style) -> list[Text]:
-    repair = record.repair
-    how = f"{count(len(repair.layers), 'BatchNorm layer')}, {_passes(repair)}, with dropout off"
+def _unchanged(record: FixRecord, style: Style) -> list[Text]:
+    body = f"nothing to repair: {visible(record.reason or '')}"
+    return [
+        *block("unchanged", Text(body), style, gutter=GUTTER),
+        *block("", Text("no file was written", "dim"), style, gutter=GUTTER),
+    ]
+
+
+def _put_back(record: FixRecord, style: Style) -> list[Text]:
+    lines = block("reverted", Text(f"it was {visible(record.reason or '')}"), style, gutter=GUTTER)
+    if record.output is None:
+        body = "nothing written; the old buffers fit this file"
+        return lines + block("dry run", Text(body), style, gutter=GUTTER)
+    buffers = count(record.changed_buffers, "BatchNorm buffer")
+    proof = f"{buffers} put back; the file is the old one to the bit (sha256)"
+    return lines + pairs([("written", visible(record.output), proof)], style, gutter=GUTTER)
+
+
+def _chosen(record: FixRecord, style: Style) -> list[Text]:
+    """What was chosen and why, where there was a choice."""
+    if record.method != "auto" or record.chosen is None:
+        return []
+    body = Text(f"{visible(record.chosen)}: {visible(record.reason or '')}")
+    return block("chosen", body, style, gutter=GUTTER)
+
+
+def _done(repair: RepairRecord, style: Style) -> list[Text]:
+    layers = count(len(repair.layers), "BatchNorm layer")
+    how = f"{layers}, {_passes(repair)}, with dropout off"
+    if repair.method == "correct":
+        on = count(repair.samples, "sample")
+        windows = "" if repair.windows == 1 else f" in {repair.windows} windows"
+        how = f"{layers}, by the difference of {on} with dropout on and off{windows}"
     return block(visible(repair.method), Text(how), style, gutter=GUTTER)
 
 
@@ -58,9 +97,9 @@ class _Row:
     """Of the figure after the repair: green where it is better beyond doubt, red where worse."""
 
 
-def _before_and_after(record: FixRecord, style: Style) -> list[Text]:
+def _before_and_after(record: FixRecord, repair: RepairRecord, style: Style) -> list[Text]:
     """The figures in two columns, each with a remark."""
-    rows = [*_shifts(record), *(_score(each) for each in record.scores)]
+    rows = [*_shifts(record, repair), *(_score(each) for each in record.scores)]
     name = max(Text(row.name).cell_len for row in rows)
     before = max(len(row.before) for row in (_HEAD, *rows))
     after = max(len(row.after) for row in (_HEAD, *rows))
@@ -78,14 +117,17 @@ def _before_and_after(record: FixRecord, style: Style) -> list[Text]:
 _HEAD = _Row("", "as it is", "repaired", "", "dim")
 
 
-def _shifts(record: FixRecord) -> list[_Row]:
-    fine = record.worst_after < LEVEL_BOUNDS[Level.FINE]
-    residual = f"residual {_residual(record.repair.residual)}, by a separate eval() pass"
+def _shifts(record: FixRecord, repair: RepairRecord) -> list[_Row]:
+    before, after = record.worst_before, record.worst_after
+    fine = after is not None and after < LEVEL_BOUNDS[Level.FINE]
+    residual = f"residual {_residual(repair.residual)}, by a separate eval() pass"
+    if repair.method == "correct":
+        residual = "by a separate eval() pass" if fine else "what is left is not dropout's doing"
     return [
         _Row(
             "worst layer shift",
-            ratio(record.worst_before),
-            f"{record.worst_after:.3f}",
+            "unknown" if before is None else ratio(before),
+            "unknown" if after is None else f"{after:.3f}",
             residual,
             _BETTER if fine else _WORSE,
         ),
@@ -131,9 +173,9 @@ def _spread(difference: Interval | None, unit: float, digits: str) -> str:
     return f" (95 %: {low} to {high})"
 
 
-def _written(record: FixRecord, style: Style) -> list[Text]:
+def _written(record: FixRecord, repair: RepairRecord, style: Style) -> list[Text]:
     if record.output is None:
-        layers = count(len(record.repair.layers), "BatchNorm layer")
+        layers = count(len(repair.layers), "BatchNorm layer")
         body = f"nothing written; the statistics of {layers} would change"
         return block("dry run", Text(body), style, gutter=GUTTER)
     buffers = count(record.changed_buffers, "BatchNorm buffer")
@@ -143,18 +185,36 @@ def _written(record: FixRecord, style: Style) -> list[Text]:
     ]
     if record.sidecar is not None:
         files.append(
-            ("kept", visible(record.sidecar), "the old buffers, and where the new ones came from")
+            ("kept", visible(record.sidecar), f"the old buffers, for {visible(_undo(record))}")
         )
     return pairs(files, style, gutter=GUTTER)
 
 
-def _left_alone(record: FixRecord, style: Style) -> list[Text]:
+def _undo(record: FixRecord) -> str:
+    return f"varshift fix {shlex.quote(record.output or '')} --revert"
+
+
+def _left_alone(repair: RepairRecord, style: Style) -> list[Text]:
+    """Layers that were not repaired, those of one reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for skipped in repair.skipped:
+        by_reason.setdefault(skipped.reason, []).append(layer_name(skipped.name))
     lines: list[Text] = []
     label = "left alone"
-    for skipped in record.repair.skipped:
-        body = Text(f"{layer_name(skipped.name)}: {visible(skipped.reason)}", "dim")
+    for reason, names in by_reason.items():
+        shown = ", ".join(names[:_NAMED])
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        body = Text(f"{shown}{more}: {visible(reason)}", "dim")
         lines += block(label, body, style, gutter=GUTTER)
         label = ""
+    return lines
+
+
+_NAMED = 3
+
+
+def _notes(record: FixRecord, style: Style) -> list[Text]:
+    lines: list[Text] = []
     label = "note"
     for note in record.notes:
         lines += block(label, Text(visible(note)), style, gutter=GUTTER)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,6 +206,9 @@ class Checkpoint(ABC):
         *,
         key: str | None,
         overwrite: bool,
+        in_place: bool = False,
+        exact: bool = False,
+        before_publishing: Callable[[str], None] | None = None,
     ) -> PatchRecord:
         """Write a copy of the file that differs in the named tensors only.
 
@@ -214,6 +217,11 @@ class Checkpoint(ABC):
             buffers: Names as stored (keys of ``StateDict.tensors``) to new values.
             key: As for :meth:`state_dict`.
             overwrite: Whether a file at ``output`` may be replaced.
+            in_place: Whether ``output`` is the checkpoint itself: the original stays beside it
+                until what replaced it was read back.
+            exact: Values are put back as they once were in such a file, NaN included.
+            before_publishing: Told the new file's digest once it is written and verified, before
+                it gets its name; if it raises, nothing was written.
 
         Raises:
             WriteError: If it cannot be done; then nothing was written.
@@ -225,7 +233,16 @@ class Checkpoint(ABC):
         unknown = [name for name in buffers if name not in candidate.tensors]
         if unknown:
             raise WriteError(f"{self.path} has no tensor {unknown[0]!r} to patch")
-        return write_patched(self, candidate, buffers, Path(output), overwrite=overwrite)
+        return write_patched(
+            self,
+            candidate,
+            buffers,
+            Path(output),
+            overwrite=overwrite,
+            in_place=in_place,
+            exact=exact,
+            before_publishing=before_publishing,
+        )
 
 
 def _hyper_parameters(root: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ import torch
 from varshift_cli.errors import CheckpointError, WriteError
 from varshift_cli.loading.containers.checkpoint import PatchRecord
 from varshift_cli.loading.containers.opening import open_checkpoint
+from varshift_cli.loading.containers.replacing import replace_original, sync_folder
 from varshift_cli.loading.containers.selection import Candidate
 from varshift_cli.loading.containers.source import CHUNK
 from varshift_cli.loading.containers.tensors import TensorRef
@@ -53,19 +54,28 @@ def write_patched(
     output: Path,
     *,
     overwrite: bool,
+    in_place: bool = False,
+    exact: bool = False,
+    before_publishing: Callable[[str], None] | None = None,
 ) -> PatchRecord:
     """Write, verify, and only then put into place. See :meth:`Checkpoint.patch`."""
     refs = chosen.tensors
-    _check_output(checkpoint, output, overwrite=overwrite)
+    if not in_place:
+        _check_output(checkpoint, output, overwrite=overwrite)
     notes = _refuse_shared_storage(checkpoint, chosen, buffers)
-    values, cast_notes = _cast_all(refs, buffers)
+    values, cast_notes = (_as_stored(refs, buffers), []) if exact else _cast_all(refs, buffers)
     try:
         edits, changed_tensors = _plan(checkpoint, refs, values)
         with _temporary_beside(output) as temporary:
             sha256 = _copy_and_edit(checkpoint, temporary, edits)
             changed_bytes = _compare_bytes(checkpoint, temporary, edits)
             _compare_tensors(checkpoint, temporary, refs, values)
-            _publish(temporary, output, overwrite=overwrite)
+            if before_publishing is not None:
+                before_publishing(sha256)
+            if in_place:
+                replace_original(checkpoint.source, temporary, output, sha256)
+            else:
+                _publish(temporary, output, overwrite=overwrite)
     except CheckpointError as problem:
         raise WriteError(
             f"{output} was not written: {problem.message}", hint=problem.hint
@@ -158,6 +168,19 @@ def _cast_all(
         if dtype != torch.float32
     ]
     return values, notes
+
+
+def _as_stored(
+    refs: Mapping[str, TensorRef], buffers: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Values that came from such a file, to be put back bit for bit, NaN included."""
+    for name, value in buffers.items():
+        if value.dtype != refs[name].dtype or tuple(value.shape) != refs[name].shape:
+            raise WriteError(
+                f"{name!r} was {_short(value.dtype)} {tuple(value.shape)}, the file holds "
+                f"{_short(refs[name].dtype)} {refs[name].shape}"
+            )
+    return dict(buffers)
 
 
 def _short(dtype: torch.dtype) -> str:
@@ -329,7 +352,7 @@ def _publish(temporary: Path, output: Path, *, overwrite: bool) -> None:
             except OSError:
                 output.unlink()
                 raise
-    _sync_folder(output.parent)
+    sync_folder(output.parent)
 
 
 def _claim(output: Path) -> None:
@@ -337,13 +360,3 @@ def _claim(output: Path) -> None:
         output.touch(exist_ok=False)
     except FileExistsError as problem:
         raise WriteError(f"{output} exists already", hint="Use --overwrite.") from problem
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name durable; not every system lets a folder be synced."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

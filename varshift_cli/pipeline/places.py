@@ -1,0 +1,67 @@
+"""Where a fix writes, settled before any work begins."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from varshift_cli.errors import UsageError
+from varshift_cli.loading import check_sidecar_place, weights_file
+from varshift_cli.records import FixRequest
+
+
+def output_path(request: FixRequest, *, suffix: str = "fixed") -> Path:
+    """Where to write; checked before the work begins.
+
+    Args:
+        request: The fix.
+        suffix: What the default name gets: ``model.fixed.pt``.
+
+    Raises:
+        UsageError: The file exists, its folder does not, or cannot be written.
+    """
+    source = weights_file(request.scan.model)
+    if request.in_place:
+        return _in_place(request, source)
+    name = f"{source.stem}.{suffix}{source.suffix}"
+    output = Path(request.output) if request.output else source.with_name(name)
+    if output.is_dir():
+        output = output / name
+    if not output.parent.is_dir():
+        raise UsageError(f"the output folder {output.parent} does not exist")
+    _check_writable(output.parent)
+    if output.exists() and source.exists() and output.samefile(source):
+        raise UsageError(
+            f"{output} is the checkpoint itself",
+            hint="Give another name with --output, or say --in-place.",
+        )
+    if os.path.lexists(output) and not request.overwrite:
+        raise UsageError(
+            f"{output} is already there", hint="Add --overwrite, or give --output another name."
+        )
+    if request.method != "revert":
+        check_sidecar_place(output, overwrite=request.overwrite)
+    return output
+
+
+def _in_place(request: FixRequest, source: Path) -> Path:
+    if request.output is not None:
+        raise UsageError("--in-place and --output name two places to write to")
+    if source.is_symlink():
+        raise UsageError(
+            f"{source} is a symbolic link, and --in-place replaces files",
+            hint=f"Name the file itself: {source.resolve()}",
+        )
+    if source.is_dir():
+        raise UsageError(f"{source} is a folder; name the weights file in it for --in-place")
+    _check_writable(source.parent)
+    if request.method != "revert":
+        check_sidecar_place(source, overwrite=request.overwrite)
+    return source
+
+
+def _check_writable(folder: Path) -> None:
+    if not os.access(folder, os.W_OK):
+        raise UsageError(
+            f"the folder {folder} cannot be written", hint="Name a file in another one: --output."
+        )
