@@ -38,7 +38,7 @@ def fix(
     format: options.FixFormat = None,  # noqa: A002  the option's name
     quiet: options.Quiet = None,
 ) -> None:
-    """Repair the BatchNorm statistics, in the better way; writes a new, verified file."""
+    """Repair the BatchNorm statistics; writes a new, verified file."""
     from varshift_cli.cli.progress import progress_on_stderr
     from varshift_cli.cli.settings import Said, announce, settle
     from varshift_cli.cli.show import fix_format, show_fix
