@@ -77,7 +77,7 @@ Noise = Annotated[
 ]
 Metric = Annotated[
     str | None,
-    typer.Option(metavar="FILE:NAME", help="f(outputs, labels), higher is better"),
+    typer.Option(metavar="FILE:NAME", help="f(outputs, labels) to be high"),
 ]
 BatchSize = Annotated[int | None, typer.Option(metavar="N", help="samples per batch (64)")]
 TrainBatchSize = Annotated[
