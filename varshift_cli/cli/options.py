@@ -17,6 +17,7 @@ class FormatName(StrEnum):
     GITHUB = "github"
     JUNIT = "junit"
     SARIF = "sarif"
+    HTML = "html"
 
 
 class FixFormatName(StrEnum):

@@ -121,7 +121,7 @@ def report_files(
         called: What that file is.
 
     Raises:
-        ReportError: A suffix stands for no format.
+        ReportError: A suffix stands for no format, or for one that needs what is not installed.
         UsageError: A folder is missing or closed, or two paths are one file.
     """
     taken = {} if source is None else {Path(source).resolve(): called}
@@ -131,6 +131,7 @@ def report_files(
         if each.target in taken:
             raise UsageError(f"--report {path}: this file is {taken[each.target]} already")
         _check_place(each)
+        each.format.ready()
         taken[each.target] = f"--report {path}"
         files.append(each)
     return files

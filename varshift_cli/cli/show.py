@@ -23,6 +23,10 @@ class View:
     typed: tuple[str, ...] = ()
     """Options to repeat in the commands to run next."""
 
+    def __post_init__(self) -> None:
+        """Refuse before the work begins what could not be shown after it."""
+        FORMATS[self.format.value].ready()
+
 
 def show_report(report: Report, view: View) -> None:
     """Write a report to stdout."""

@@ -16,6 +16,10 @@ from varshift_cli.report.json import to_json
 from varshift_cli.report.table import render_table
 
 
+def _always() -> None:
+    """Nothing is needed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """One way to write a report."""
@@ -25,6 +29,8 @@ class Format:
     """File suffixes that choose this format, lower case, the first the usual one; none for what
     is for stdout alone."""
     render: Callable[[Report], str]
+    ready: Callable[[], None] = _always
+    """Raises a :class:`ReportError` if something that rendering needs is not installed."""
 
 
 def _markdown(report: Report) -> str:
@@ -51,6 +57,18 @@ def _sarif(report: Report) -> str:
     return to_sarif(report)
 
 
+def _html(report: Report) -> str:
+    from varshift_cli.report.html import to_html
+
+    return to_html(report)
+
+
+def _html_ready() -> None:
+    from varshift_cli.report.html import require_matplotlib
+
+    require_matplotlib()
+
+
 FORMATS: Mapping[str, Format] = {
     each.name: each
     for each in (
@@ -60,6 +78,7 @@ FORMATS: Mapping[str, Format] = {
         Format("github", (), _github),
         Format("junit", (".xml",), _junit),
         Format("sarif", (".sarif",), _sarif),
+        Format("html", (".html", ".htm"), _html, _html_ready),
     )
 }
 
