@@ -158,3 +158,18 @@ def test_full_disk(saved):
     assert to_file.stderr == "error: full.json cannot be written: No space left on device\n"
     assert to_stdout.stderr == "error: stdout cannot be written: No space left on device\n"
     assert Path("/dev/full").is_char_device()
+
+
+@pytest.mark.parametrize("arguments", [("--format", "html"), ("--report", "r.html")])
+def test_without_matplotlib(run, saved, monkeypatch, arguments):
+    """Where figures cannot be drawn it is said which extra draws them, and nothing is written."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+    ended = run("report", saved, *arguments)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == (
+        "error: the HTML report needs matplotlib for its figures, and it is not installed\n"
+        "hint:  pip install 'varshift[report]'\n"
+    )
+    assert not Path("r.html").exists()

@@ -130,7 +130,7 @@ def test_report_replaces(run, pipeline):
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        (["r.html"], "the suffix of a report chooses its format"),
+        (["r.gif"], "the suffix of a report chooses its format"),
         (["missing/r.json"], "there is no folder"),
         (["folder.json"], "this is a folder"),
         (["r.json", "./r.json"], "this file is --report r.json already"),
