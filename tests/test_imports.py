@@ -28,7 +28,7 @@ ARROWS = {
     "statistics": FACTS,
     "loading": FACTS,
     "instrument": FACTS | {"statistics", "nn"},
-    "measurement": FACTS | {"statistics", "instrument"},
+    "measurement": FACTS | {"statistics", "instrument", "nn"},
     "diagnosis": FACTS | MEASURING,
     "remedies": FACTS | MEASURING | {"nn"},
     "nn": FACTS,

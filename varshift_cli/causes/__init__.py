@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
-from varshift_cli.causes import batches, buffers, data, dropout, stale, structure
+from varshift_cli.causes import batches, buffers, data, dropout, prediction, stale, structure
 from varshift_cli.causes.cause import Cause, Family
 from varshift_cli.errors import UsageError
 
@@ -18,7 +18,7 @@ __all__ = ["CATALOGUE", "Cause", "Family", "find"]
 
 CATALOGUE: Mapping[str, Cause] = {
     cause.code: cause
-    for family in (dropout, buffers, stale, batches, structure, data)
+    for family in (dropout, prediction, buffers, stale, batches, structure, data)
     for cause in family.CAUSES
 }
 """Every cause by its code, in the order of the codes."""

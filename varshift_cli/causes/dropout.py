@@ -51,7 +51,9 @@ STRAIGHT = Cause(
         "be), and the layer's dropout factor C/T is below 1. Straight behind the dropout it is\n"
         "    v / ((c^2 + v)/p - c^2)\n"
         "with p the keep probability and c, v the mean and variance of what enters the dropout: "
-        "p itself where c is 0, less where it is not. The stale factor T/R is near 1."
+        "p itself where c is 0, less where it is not. The stale factor T/R is near 1. The report "
+        "gives c, v and this Delta for each dropout, and the measured factor beside it, under "
+        "layers[].prediction."
     ),
     why=(
         "Dropout divides what it keeps by p. That preserves the mean but adds the variance "
@@ -78,7 +80,9 @@ THROUGH_WEIGHTS = Cause(
         "v and correlation rho, it is\n"
         "    (v + v rho (d cos2 - 1)) / ((c^2 + v)/p - c^2 + v rho (d cos2 - 1))\n"
         "with cos2 = (sum w)^2 / (d sum w^2) and d = input channels x kernel size. In general the "
-        "variance that dropout adds to an output is (1/p - 1) sum_i w_i^2 E[x_i^2]."
+        "variance that dropout adds to an output is (1/p - 1) sum_i w_i^2 E[x_i^2]. The report "
+        "gives c, v, rho, cos2, d, this Delta and the general prediction for each dropout, and the "
+        "measured factor beside them, under layers[].prediction."
     ),
     why=(
         "As with dropout straight before BatchNorm, but the weights average over d noises: the "

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from varshift_cli.diagnosis.parting import parted
 from varshift_cli.instrument import BatchNormSite
 from varshift_cli.records import (
     BuffersRecord,
@@ -62,7 +63,7 @@ def find_causes(seen: Observations) -> tuple[Finding, ...]:
     rest = [layer for layer in seen.layers if layer.name not in suspect]
     causes = [*_straight(seen, rest), *_through_weights(seen, rest), *_stale(seen, rest)]
     causes.sort(key=lambda finding: -float(finding.evidence["strength"]))
-    return (*broken, *causes, *_inherited(rest), *_repaired(seen))
+    return (*broken, *causes, *_inherited(rest), *_repaired(seen), *parted(rest))
 
 
 def _non_finite(seen: Observations) -> Iterable[Finding]:

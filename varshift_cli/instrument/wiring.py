@@ -87,6 +87,15 @@ class Wiring:
             found[visit.key] = direct.union(*(found.get(key, direct) for key in visit.upstream))
         return found
 
+    def indirect_sources(self) -> dict[BatchNormKey, frozenset[NoiseKey]]:
+        """The dropouts that reach each BN call through other BN."""
+        found = self.sources()
+        nothing: frozenset[NoiseKey] = frozenset()
+        return {
+            visit.key: nothing.union(*(found.get(key, nothing) for key in visit.upstream))
+            for visit in self.batch_norms
+        }
+
 
 Tags = dict[Any, Case]
 """Dropout and BN calls that touch a tensor; the straightest way wins."""

@@ -14,7 +14,7 @@ from varshift_cli.diagnosis import Observations, describe_buffers, find_causes, 
 from varshift_cli.gate import judge
 from varshift_cli.instrument import BatchNormCatalogue, BatchNormKey, NoiseKey, display_names
 from varshift_cli.measurement import Measurement, effect_of, labels_of, layer_record
-from varshift_cli.pipeline.studies import Studies, Study, with_attribution
+from varshift_cli.pipeline.studies import Studies, Study, with_attribution, with_predictions
 from varshift_cli.records import (
     Batch,
     BuffersRecord,
@@ -56,7 +56,11 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
     layers = _layers(measured, subject, names, noises)
     studies = Studies() if study is None else study.run(measured, layers)
     layers = tuple(
-        with_attribution(record, studies.attribution.get(layer.key), noises)
+        with_predictions(
+            with_attribution(record, studies.attribution.get(layer.key), noises),
+            studies.predictions.get(layer.key),
+            noises,
+        )
         for layer, record in zip(measured.layers, layers, strict=True)
     )
     buffers, why = describe_buffers(measured.layers)

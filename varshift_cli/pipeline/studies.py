@@ -1,4 +1,4 @@
-"""The passes that explain a measurement: which dropout moves which layer.
+"""The passes that explain a measurement: which dropout moves which layer, and by which formula.
 
 They cost extra, so they are run where a layer is beyond *fine* and nowhere else.
 """
@@ -16,9 +16,20 @@ from varshift_cli.instrument.borrow import Forward
 from varshift_cli.instrument.failures import forward_error
 from varshift_cli.instrument.lockstep import ForwardRaised
 from varshift_cli.measurement import Measurement
-from varshift_cli.measurement.attribution import LayerAttribution, attribute
+from varshift_cli.measurement.attribution import (
+    Comparison,
+    LayerAttribution,
+    attribute,
+)
 from varshift_cli.measurement.attribution import Subject as Attributed
-from varshift_cli.records import AttributionShare, Batch, LayerRecord, Level, Progress
+from varshift_cli.records import (
+    AttributionShare,
+    Batch,
+    LayerRecord,
+    Level,
+    Prediction,
+    Progress,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +37,7 @@ class Studies:
     """What the extra passes brought."""
 
     attribution: Mapping[BatchNormKey, LayerAttribution] = field(default_factory=dict)
+    predictions: Mapping[BatchNormKey, Mapping[NoiseKey, Comparison]] = field(default_factory=dict)
     no_attribution: str | None = "it was not asked for"
     """Why layers without an entry have no attribution."""
 
@@ -71,7 +83,7 @@ class Study:
                 raise forward_error(
                     self.model, cause, raised.batch, self.batches[raised.batch]
                 ) from cause
-        return Studies(found, _why_not(measured))
+        return Studies(found.layers, found.predictions, _why_not(measured))
 
 
 def with_attribution(
@@ -90,6 +102,38 @@ def with_attribution(
         for key, share in found.shares.items()
     )
     return replace(record, attribution=shares, attribution_residual=found.residual)
+
+
+def with_predictions(
+    record: LayerRecord,
+    found: Mapping[NoiseKey, Comparison] | None,
+    noises: Mapping[NoiseKey, str],
+) -> LayerRecord:
+    """The record with what formulas say beside what was measured, for each dropout wired to it."""
+    named = {noises.get(key, key.name): each for key, each in (found or {}).items()}
+    if not named:
+        return record
+    order = [link.name for link in record.dropouts]
+    names = sorted(named, key=lambda name: order.index(name) if name in order else len(order))
+    return replace(record, prediction=tuple(_prediction(name, named[name]) for name in names))
+
+
+def _prediction(name: str, found: Comparison) -> Prediction:
+    record = Prediction(
+        name,
+        found.case,
+        None if found.predicted is None else math.exp(found.predicted),
+        None if found.measured is None else math.exp(found.measured),
+        found.error,
+        found.agrees,
+        reason=found.reason,
+    )
+    paper = found.paper
+    if paper is None:
+        return record
+    return replace(
+        record, c=paper.c, v=paper.v, rho=paper.rho, cos2=paper.cos2, d=paper.d, delta=paper.delta
+    )
 
 
 def _totals(measured: Measurement, layers: Sequence[LayerRecord]) -> dict[BatchNormKey, float]:

@@ -26,6 +26,7 @@ from varshift_cli.records.layers import (
     Factors,
     Interval,
     LayerRecord,
+    Prediction,
     Skipped,
     worst_layer,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "LintReport",
     "Outcome",
     "Policy",
+    "Prediction",
     "Progress",
     "RegimeScores",
     "Remedy",

@@ -61,6 +61,40 @@ class AttributionShare:
 
 
 @dataclass(frozen=True, slots=True)
+class Prediction:
+    """What one dropout does to a layer that it reaches with no other BN between, by formula.
+
+    Both factors are C/T with this dropout alone on, geometric means over live channels. c, v, rho,
+    cos2, d and delta are the quantities of Li et al., means over inputs and filters.
+    """
+
+    name: str
+    case: Case
+    predicted: float | None
+    """From second moments and weights of the clean pass alone."""
+    measured: float | None
+    """On the same samples."""
+    error: float | None
+    """Standard error of ln(predicted/measured)."""
+    agrees: bool | None
+    """Whether predicted/measured is 1 within 95 %; ``None`` where they are not compared."""
+    c: float | None = None
+    """Mean of an input: of the noise in case a, of the weights behind it in case b."""
+    v: float | None = None
+    """Variance of an input."""
+    rho: float | None = None
+    """Correlation of two inputs of a filter; case b."""
+    cos2: float | None = None
+    """cos^2 of the angle between a filter and the vector of ones; case b."""
+    d: int | None = None
+    """Inputs of a filter: channels per group times kernel size; case b."""
+    delta: float | None = None
+    """Li et al.'s Delta from these: eq. 7-8 in case a, eq. 14 in case b."""
+    reason: str | None = None
+    """Why it was not predicted, or not compared."""
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelFigures:
     """Per-channel arrays of shape (C,), reported on request only."""
 
@@ -111,6 +145,8 @@ class LayerRecord:
     attribution: tuple[AttributionShare, ...] | None = None
     """Largest first. Shares and residual add up to ln of the dropout factor."""
     attribution_residual: float | None = None
+    prediction: tuple[Prediction, ...] | None = None
+    """For each dropout that reaches it with no other BN between; in the order of ``dropouts``."""
     location: str | None = None
     """``file:line`` of the call, where it is known."""
     upstream: tuple[str, ...] = ()

@@ -1,0 +1,41 @@
+"""VS14x: noise that does not do what its formula says."""
+
+from __future__ import annotations
+
+from varshift_cli.causes.cause import Cause, Family
+from varshift_cli.causes.dropout import PAPER
+from varshift_cli.records import Remedy
+
+UNPREDICTED = Cause(
+    code="VS140",
+    title="a dropout that does not do what its formula says",
+    family=Family.DROPOUT,
+    short=(
+        "How much variance a dropout adds can be worked out from the network with dropout off. "
+        "Here that figure and the measured one differ by more than chance, so that something "
+        "other than plain dropout is at work between it and the BatchNorm layer."
+    ),
+    signature=(
+        "With one dropout alone switched on, the layer's factor C/T differs from the one that "
+        "follows from second moments and weights of the clean pass,\n"
+        "    Var_train = Var_test + sum_ij w_i w_j Cov(m_i, m_j) E[x_i x_j],\n"
+        "by more than 5 % and more than twice the 95 % interval of their difference. The report "
+        "has both under layers[].prediction."
+    ),
+    why=(
+        "The formula holds for every noise that multiplies by factors of mean 1 that do not depend "
+        "on the input. It fails where the noise is another than its name and p say (a layer of the "
+        "user's own, a p that changes from call to call), where it depends on the data, or where "
+        "the way to BatchNorm is another in training than in eval(). The measured figures stand "
+        "either way; only the explanation is in doubt."
+    ),
+    remedies=(
+        Remedy(
+            "Look at the layers between the dropout and this BatchNorm",
+            "what is done there under `if self.training` besides the dropout?",
+        ),
+    ),
+    reference=f"{PAPER}, eq. 7-14, of which the formula is the general form",
+)
+
+CAUSES = (UNPREDICTED,)
