@@ -19,8 +19,7 @@ UNPREDICTED = Cause(
         "With one dropout alone switched on, the layer's factor C/T differs from the one that "
         "follows from second moments and weights of the clean pass,\n"
         "    Var_train = Var_test + sum_ij w_i w_j Cov(m_i, m_j) E[x_i x_j],\n"
-        "by more than 5 % and more than twice the 95 % interval of their difference. The report "
-        "has both under layers[].prediction."
+        "by more than 10 % and 8 standard errors. The report has both under layers[].prediction."
     ),
     why=(
         "The formula holds for every noise that multiplies by factors of mean 1 that do not depend "
