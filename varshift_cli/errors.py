@@ -75,3 +75,17 @@ class FixDeclinedError(VarshiftError):
 
 class WriteError(VarshiftError):
     """A file could not be written; the original is untouched."""
+
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, in Python, or in torch on a CPU or a GPU.
+
+    On a CPU torch raises a plain RuntimeError, which its message alone tells from others.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower() if isinstance(error, RuntimeError) else ""
+    return any(words in text for words in _OUT_OF_MEMORY)

@@ -19,12 +19,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     Args:
         argv: The arguments; those of the process by default.
     """
-    from varshift_cli.cli.app import app
-    from varshift_cli.cli.errors import told
-
     _open_missing_streams()
-    with told():
-        app(args=None if argv is None else list(argv), prog_name="varshift")
+    try:
+        from varshift_cli.cli.app import app
+        from varshift_cli.cli.errors import told
+
+        with told():
+            app(args=None if argv is None else list(argv), prog_name="varshift")
+    except KeyboardInterrupt:  # while modules were imported, or while an error was told
+        sys.stderr.write("error: interrupted\n")
+        raise SystemExit(130) from None
     raise SystemExit(0)
 
 

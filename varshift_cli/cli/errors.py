@@ -15,7 +15,7 @@ from typing import ParamSpec, TypeVar
 
 import typer
 
-from varshift_cli.errors import UsageError, VarshiftError
+from varshift_cli.errors import UsageError, VarshiftError, is_out_of_memory
 
 BUG = 70
 INTERRUPTED = 130
@@ -70,7 +70,7 @@ def _tell(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         output.complain("interrupted", None)
         return INTERRUPTED
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         output.complain("out of memory", "a smaller --batch-size or fewer --samples need less")
         return UNUSABLE
     told = f"{type(error).__name__}: {error}"

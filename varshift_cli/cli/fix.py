@@ -40,7 +40,7 @@ def fix(
 ) -> None:
     """Repair the BatchNorm statistics; writes a new, verified file."""
     from varshift_cli.cli.progress import progress_on_stderr
-    from varshift_cli.cli.settings import Said, announce, settle
+    from varshift_cli.cli.settings import Said, announce, settle, with_holdout
     from varshift_cli.cli.show import fix_format, show_fix
     from varshift_cli.config import load_config
     from varshift_cli.records import FixRequest
@@ -78,7 +78,7 @@ def fix(
     )
     quiet = bool(quiet or config.quiet)
     if method != "revert":
-        announce(settled, config, quiet=quiet)
+        announce(with_holdout(settled, request.holdout, holdout), config, quiet=quiet)
     from varshift_cli.pipeline import fix_checkpoint
 
     with progress_on_stderr(quiet=quiet) as progress:

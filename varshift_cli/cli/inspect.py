@@ -23,6 +23,7 @@ def inspect(
     input: options.Input = None,  # noqa: A002  the option's name
     label: options.Label = None,
     forward: options.Forward = None,
+    noise: options.Noise = None,
     batch_size: options.BatchSize = None,
     samples: options.FewSamples = None,
     seed: options.Seed = None,
@@ -50,6 +51,7 @@ def inspect(
         input=input,
         label=label,
         forward=forward,
+        noise=noise,
         batch_size=batch_size,
         samples=samples,
         seed=seed,

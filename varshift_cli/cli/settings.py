@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -162,14 +162,27 @@ def screen_of(said: Screen | None, config: Config) -> Screen:
 
 
 def announce(settled: Settled, config: Config, *, quiet: bool) -> None:
-    """Say which code will be run and who named it, before it is run."""
-    if quiet:
-        return
-    if config.ignored is not None:
+    """Say which code will be run and who named it, before it is run.
+
+    What the user typed need not be told to who wants it quiet. What a file named is told all the
+    same: it may be a stranger's, and quiet because it says so itself.
+    """
+    if config.ignored is not None and not quiet:
         output.say(f"{config.ignored} is ignored, as there is {config.source}")
-    if settled.code:
-        named = ", ".join(f"{visible(code)} ({who})" for code, who in settled.code.items())
+    told = {
+        code: who for code, who in settled.code.items() if not quiet or not who.startswith("--")
+    }
+    if told:
+        named = ", ".join(f"{visible(code)} ({who})" for code, who in told.items())
         output.say(f"running code: {named}")
+
+
+def with_holdout(settled: Settled, holdout: str | None, said: str | None) -> Settled:
+    """The same with what ``--holdout`` names among the code."""
+    if holdout is None or not _is_code("holdout", holdout):
+        return settled
+    who = "--holdout" if said is not None else "the settings file"
+    return replace(settled, code={**settled.code, holdout: who})
 
 
 _OF_THIS_SCAN = ("allow_pickle", "train_batch_size")
@@ -200,11 +213,17 @@ def _arguments(
     return (*(each for each in in_file if each.partition("=")[0] not in names), *said)
 
 
+def _is_code(option: str, value: str) -> bool:
+    """Whether a value names code; only data may be a file that is read instead."""
+    is_file = option in {"data", "holdout"} and value.lower().endswith(ARRAY_SUFFIXES)
+    return ":" in value and not is_file
+
+
 def _code(request: ScanRequest, said: Said, config: Config) -> dict[str, str]:
     code = {}
     for name in ("arch", "data", "forward", "metric"):
         value = getattr(request, name)
-        if value is not None and ":" in value and not value.lower().endswith(ARRAY_SUFFIXES):
+        if value is not None and _is_code(name, value):
             code[value] = f"--{name}" if getattr(said, name) is not None else str(config.source)
     who = str(config.source) if said.noise is None else "--noise"
     return {**code, **dict.fromkeys(request.noise, who)}

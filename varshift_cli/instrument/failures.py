@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from varshift_cli.errors import ForwardError, VarshiftError
+from varshift_cli.errors import ForwardError, VarshiftError, is_out_of_memory
 from varshift_cli.instrument.interception import is_library, shown_path
 from varshift_cli.records import Batch
 
@@ -22,6 +22,12 @@ def forward_error(model: nn.Module, error: BaseException, index: int, batch: Bat
     place = _place(error.__traceback__)
     where = f" in layer '{layer}'" if layer else ""
     line = f" ({place})" if place else ""
+    if is_out_of_memory(error):
+        return ForwardError(
+            f"out of memory in the model's forward{where}{line} on batch {index}",
+            hint=f"The batch was {_shapes(batch)}. A smaller --batch-size or fewer --samples need "
+            "less; so does --device cpu where a GPU ran out.",
+        )
     first = str(error).strip().splitlines() or [""]
     return ForwardError(
         f"the model's forward raised {type(error).__name__}{where}{line} on batch {index}: "

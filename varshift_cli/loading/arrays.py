@@ -18,11 +18,14 @@ import torch
 from varshift_cli.errors import CheckpointError, DataError
 from varshift_cli.loading.batches import as_tensor
 from varshift_cli.loading.containers import open_checkpoint
+from varshift_cli.loading.containers.source import SourceFile
+from varshift_cli.loading.containers.zip_directory import ZipDirectory
 from varshift_cli.loading.importing import nearest_hint
 
 _INPUTS = ("x", "inputs", "images", "X")
 _LABELS = ("y", "labels", "targets", "label", "target")
 _SHOWN = 8
+_NPY = b"\x93NUMPY"
 _READ_BY_US = frozenset({".safetensors", ".pt", ".pth", ".bin"})
 
 
@@ -57,6 +60,7 @@ def read_arrays(path: Path, input_name: str | None, label_name: str | None) -> A
 
 
 def _read_npz(path: Path) -> dict[str, torch.Tensor]:
+    _check_kind(path)
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -75,6 +79,24 @@ def _read_npz(path: Path) -> dict[str, torch.Tensor]:
         ) from problem
     except MemoryError as problem:
         raise DataError(f"{path} claims arrays larger than memory") from problem
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse what numpy would take for a pickle, and zip bombs, before numpy looks at it.
+
+    Raises:
+        CheckpointError: If it is damaged, or claims to unpack to far more than it holds.
+        DataError: If it is no numpy file.
+    """
+    source = SourceFile(path)
+    head = bytes(source.read(0, min(len(_NPY), source.size)))
+    if head.startswith(b"PK"):
+        ZipDirectory(source)
+    elif head != _NPY:
+        raise DataError(
+            f"{path} is no numpy file; it begins with {head!r}",
+            hint="Save arrays with np.save(path, x) or np.savez(path, x=x, y=y).",
+        )
 
 
 def _numeric(array: Any, what: str, path: Path) -> torch.Tensor:

@@ -50,7 +50,7 @@ def inspect_checkpoint(request: ScanRequest, progress: Progress | None = None) -
     progress = progress or SilentProgress()
     inputs = open_inputs(request)
     check_batches(inputs.data.batches)
-    catalogue = find_batch_norms(inputs.model)
+    catalogue = find_batch_norms(inputs.model, inputs.noise)
     if not catalogue.sites:
         raise nothing_to_measure(catalogue)
     wiring, deployed = _look(inputs, catalogue, progress)

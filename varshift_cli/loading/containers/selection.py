@@ -194,7 +194,10 @@ def resolve(root: Any, key: str) -> Path | None:
 
 
 def _keys_hint(root: Any) -> str:
-    keys = [repr(c.key) for c in candidates(root)[:_SHOWN]]
+    found = candidates(root)[:_SHOWN]
+    if [c.key for c in found] == [""]:
+        return "The file itself is the state dict: leave --key out."
+    keys = [repr(c.key) for c in found]
     return f"State dicts in this file: {', '.join(keys)}." if keys else "It holds no state dict."
 
 

@@ -58,6 +58,9 @@ class ZipDirectory:
                 hint="Readers would disagree on which one counts; save the file again.",
             )
         _refuse_bombs(source, infos)
+        if infos and min(info.header_offset for info in infos) > 0:
+            # What zipfile found at the end is then the directory of a zip file within this one.
+            raise self._damaged("its own directory is missing")
         # torch.serialization.set_crc32_options(False) writes 0 in place of every checksum.
         self._unchecked = not any(info.CRC for info in infos)
         self._members: dict[str, Member] = {}
