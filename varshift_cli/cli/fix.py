@@ -31,6 +31,7 @@ def fix(
     samples: options.Samples = None,
     seed: options.Seed = None,
     device: options.Device = None,
+    memory: options.Memory = None,
     output: options.Output = None,
     overwrite: options.Overwrite = False,
     in_place: options.InPlace = False,
@@ -61,6 +62,7 @@ def fix(
         samples=samples,
         seed=seed,
         device=device,
+        memory=memory,
         allow_pickle=allow_pickle,
     )
     method = _method(auto=auto, recalibrate=recalibrate, correct=correct, revert=revert)

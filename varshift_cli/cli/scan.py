@@ -26,6 +26,7 @@ def scan(
     samples: options.SamplesOrAuto = None,
     seed: options.Seed = None,
     device: options.Device = None,
+    memory: options.Memory = None,
     no_attribute: options.NoAttribute = None,
     max_shift: options.MaxShift = None,
     baseline: options.Baseline = None,
@@ -62,6 +63,7 @@ def scan(
         samples=samples,
         seed=seed,
         device=device,
+        memory=memory,
         allow_pickle=allow_pickle,
     )
     gate = settle_gate(config, max_shift=max_shift, baseline=baseline)

@@ -40,6 +40,7 @@ class Said:
     samples: int | str | None = None
     seed: int | None = None
     device: str | None = None
+    memory: str | None = None
     allow_pickle: bool = False
 
     def typed(self) -> tuple[str, ...]:
@@ -200,6 +201,7 @@ _PLAIN = (
     "train_batch_size",
     "seed",
     "device",
+    "memory",
 )
 
 

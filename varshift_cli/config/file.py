@@ -92,6 +92,7 @@ class Config:
     """A number, ``auto`` or ``auto:N``."""
     seed: int | None = None
     device: str | None = None
+    memory: str | None = None
     holdout: str | None = None
     max_shift: float | None = None
     layers: tuple[LayerRule, ...] = ()
@@ -200,6 +201,7 @@ _READERS: Mapping[str, Callable[[object, str], Any]] = {
     "samples": samples,
     "seed": count,
     "device": text,
+    "memory": text,
     "holdout": text,
     "max-shift": number,
     "layers": layer_rules,

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 from varshift_cli.errors import DataError, NothingToMeasureError
 from varshift_cli.instrument import (
@@ -27,15 +26,13 @@ from varshift_cli.measurement.outputs import Outputs
 from varshift_cli.measurement.passes import Procedure, run_eval, run_population
 from varshift_cli.measurement.regimes import EvalRegime, PopulationRegime
 from varshift_cli.measurement.regroup import join_batches, join_factor
-from varshift_cli.measurement.samples import Samples, identify
+from varshift_cli.measurement.samples import Samples, few_of, identify
 from varshift_cli.measurement.small_batches import (
     BatchRegime,
     BatchVariances,
     batches_of_training,
 )
 from varshift_cli.records import Batch, Progress
-
-_WIRING_SAMPLES = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +72,7 @@ def measure(
     forward: Forward | None = None,
     regroup: bool = False,
     train_batch_size: int | None = None,
+    memory: int | None = None,
 ) -> Measurement:
     """Run all regimes; the model is given back as it was found.
 
@@ -87,6 +85,7 @@ def measure(
         forward: A user's own way of calling the model.
         regroup: Whether small batches may be joined where the figures do not depend on it.
         train_batch_size: Batch size of training, to tell apart what it does (factor *batch*).
+        memory: Bytes that parked forwards may hold; half of what is free by default.
 
     Raises:
         UsageError: No batch of ``train_batch_size`` can be made of the samples.
@@ -102,7 +101,14 @@ def measure(
     with borrowed(model, catalogue, forward) as instrumented:
         try:
             return _Measuring(
-                instrumented, catalogue, batches, samples, seed, progress, regroup=regroup
+                instrumented,
+                catalogue,
+                batches,
+                samples,
+                seed,
+                progress,
+                regroup=regroup,
+                memory=memory,
             ).run(training)
         except ForwardRaised as raised:
             cause = raised.__cause__ or raised
@@ -122,8 +128,10 @@ class _Measuring:
         progress: Progress,
         *,
         regroup: bool,
+        memory: int | None,
     ) -> None:
         self._regroup = regroup
+        self._memory = memory
         self._instrumented = instrumented
         self._catalogue = catalogue
         self._batches = batches
@@ -209,8 +217,16 @@ class _Measuring:
     ) -> tuple[PopulationRegime, Procedure]:
         batches, samples = joined
         regime = PopulationRegime(samples, noise_on=noise_on, seed=self._seed)
-        with _stage(self._progress, stage, len(batches)) as tell:
-            procedure = run_population(self._instrumented, batches, regime, self._keep(name, tell))
+        # Forwards end all at once in lockstep; what tells of its progress is each BN call.
+        with _stage(self._progress, stage, len(batches) * len(self._catalogue.sites)):
+            regime.on_settled = self._progress.advance
+            procedure = run_population(
+                self._instrumented,
+                batches,
+                regime,
+                self._keep(name, _say_nothing),
+                memory=self._memory,
+            )
         return regime, procedure
 
     def _join_factor(self, wiring: Wiring, shown: Batch) -> int:
@@ -266,18 +282,8 @@ class _Measuring:
         return joined
 
 
-def few_of(batch: Batch) -> Batch:
-    """The first samples of a batch, when every tensor has one row per sample."""
-    few = min(batch.size, _WIRING_SAMPLES)
-    leaves = tree_leaves((batch.args, dict(batch.kwargs)))
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    if any(tensor.dim() == 0 or tensor.shape[0] != batch.size for tensor in tensors):
-        return batch
-    args, kwargs = tree_map(
-        lambda leaf: leaf[:few] if isinstance(leaf, Tensor) else leaf,
-        (batch.args, dict(batch.kwargs)),
-    )
-    return Batch(args, kwargs, None, few)
+def _say_nothing() -> None:
+    """The stage is told of otherwise."""
 
 
 class _stage:  # noqa: N801 - used as a context manager, like a function

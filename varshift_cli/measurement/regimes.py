@@ -31,6 +31,10 @@ def all_off(_call: NoiseCall) -> NoiseCall | None:
     return None
 
 
+def _say_nothing(_batches: int) -> None:
+    """Nobody asked how far a pass has come."""
+
+
 class MomentsByCall:
     """Moments of every BN call's input, in order of first arrival."""
 
@@ -111,6 +115,7 @@ class PopulationRegime:
         noise_seen: p of every dropout that the forward met with p > 0.
         batch_statistics: Names of BN that normalise by the batch even in eval.
         eps: Of every BN call.
+        on_settled: Told, as each BN call is settled, how many batches went through it.
     """
 
     def __init__(
@@ -133,6 +138,8 @@ class PopulationRegime:
         self.noise_seen: dict[NoiseKey, float | None] = {}
         self.batch_statistics: set[str] = set()
         self.eps: dict[BatchNormKey, float] = {}
+        self.on_settled: Callable[[int], None] = _say_nothing
+        self._batches = 1
 
     def collect(self, call: BatchNormCall, batch: int) -> None:
         """Take in one batch's input."""
@@ -146,6 +153,7 @@ class PopulationRegime:
         moments = self._window.moments[key]
         total = moments.pooled()
         self._settled[key] = (total.mean, total.var)
+        self.on_settled(self._batches)
 
     def normalise(self, call: BatchNormCall) -> Tensor:
         """BN by the settled statistics, in the precision in which they would be written."""
@@ -163,6 +171,10 @@ class PopulationRegime:
             self.noise_seen[call.key] = call.p
         chosen = self._switch(call)
         return call.off() if chosen is None else chosen.apply(self._seed, self._samples.keys[batch])
+
+    def begin_window(self, batches: int) -> None:
+        """So many batches are about to go through together."""
+        self._batches = batches
 
     def close_window(self) -> None:
         """All batches of a window are through: add its moments to the total."""

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from varshift_cli.records import Batch
 
 MIN_GROUPS, MAX_GROUPS = 8, 32
+_FEW = 2
 _SAMPLES_PER_GROUP = 8
 
 
@@ -111,3 +112,17 @@ def _digest(tensors: Sequence[Tensor]) -> bytes:
 def _key(digest: bytes, occurrence: int) -> int:
     """Copies of the same sample get keys of their own, side by side in the order of keys."""
     return (int.from_bytes(digest, "big", signed=True) & ~0xFFFFF) + min(occurrence, 0xFFFFF)
+
+
+def few_of(batch: Batch) -> Batch:
+    """The first samples of a batch, when every tensor has one row per sample."""
+    few = min(batch.size, _FEW)
+    leaves = tree_leaves((batch.args, dict(batch.kwargs)))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    if any(tensor.dim() == 0 or tensor.shape[0] != batch.size for tensor in tensors):
+        return batch
+    args, kwargs = tree_map(
+        lambda leaf: leaf[:few] if isinstance(leaf, Tensor) else leaf,
+        (batch.args, dict(batch.kwargs)),
+    )
+    return Batch(args, kwargs, None, few)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from varshift_cli.diagnosis.staleness import Staleness, staleness_of
 from varshift_cli.measurement import Measurement
-from varshift_cli.pipeline.certainty import Certainty
+from varshift_cli.pipeline.certainty import Answers, Certainty
 from varshift_cli.pipeline.scoring import Judge, is_better, is_worse
 from varshift_cli.records import Describe, Level, Report, Score
 
@@ -133,9 +133,8 @@ def choose_by_buffers(report: Report, stale: Staleness | None, certainty: Certai
         return Choice(
             None,
             "the network seems to have been trained with these buffers, as with BatchNorm frozen "
-            f"in fine-tuning: recalibrated it is much less certain (mean entropy "
-            f"{certainty.recalibrated:.2g} nats for {certainty.as_is:.2g}; {figure}); only labels "
-            "can tell",
+            f"in fine-tuning ({figure}): recalibrated it is less certain or loses classes "
+            f"({_compared(certainty.as_is, certainty.recalibrated)}); only labels can tell",
         )
     if stale.distance > CHANGED:
         return Choice(
@@ -148,13 +147,22 @@ def choose_by_buffers(report: Report, stale: Staleness | None, certainty: Certai
         return Choice(
             "recalibrate",
             f"the buffers do not fit the weights ({figure}), and recalibrated the network is much "
-            f"more certain than corrected (mean entropy {certainty.recalibrated:.2g} nats for "
-            f"{certainty.corrected:.2g}), as after pruning or averaging; no labels",
+            f"more certain than corrected ({_compared(certainty.corrected, certainty.recalibrated)}"
+            "), as after pruning or averaging; no labels",
         )
     return Choice(
         "correct",
         f"these data do not look like the training data with its augmentation ({figure}), no "
         "labels",
+    )
+
+
+def _compared(before: Answers | None, after: Answers | None) -> str:
+    if before is None or after is None:
+        return "outputs unknown"
+    return (
+        f"mean entropy {after.entropy:.2g} nats for {before.entropy:.2g}, of all predictions "
+        f"together {after.spread:.2f} for {before.spread:.2f}"
     )
 
 

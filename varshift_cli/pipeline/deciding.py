@@ -10,7 +10,7 @@ from torch import Tensor
 from varshift_cli.errors import FixDeclinedError
 from varshift_cli.measurement import Measurement
 from varshift_cli.measurement.folds import cut_folds
-from varshift_cli.pipeline.certainty import Certainty, entropy_of
+from varshift_cli.pipeline.certainty import Certainty, answers_of
 from varshift_cli.pipeline.choice import (
     Choice,
     choose_by_buffers,
@@ -101,14 +101,14 @@ def decide(evidence: Evidence) -> Choice:
 
 def _certainty(evidence: Evidence, *, with_corrected: bool) -> Certainty:
     outputs, work = evidence.measured.outputs, evidence.work
-    as_is, recalibrated = entropy_of(outputs["eval"]), entropy_of(outputs["clean"])
+    as_is, recalibrated = answers_of(outputs["eval"]), answers_of(outputs["clean"])
     if as_is is None or recalibrated is None or not with_corrected:
         return Certainty(as_is, recalibrated)
     try:
         new = statistics_by("correct", populations_of(evidence.measured, work), work)
     except FixDeclinedError:
         return Certainty(as_is, recalibrated)
-    return Certainty(as_is, recalibrated, entropy_of(outputs_after(work, new, work.batches)))
+    return Certainty(as_is, recalibrated, answers_of(outputs_after(work, new, work.batches)))
 
 
 def unseen_outputs(evidence: Evidence, methods: Sequence[str]) -> Mapping[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from varshift_cli.errors import FixDeclinedError
 from varshift_cli.loading import LoadedData
 from varshift_cli.measurement import Measurement, labels_of
+from varshift_cli.measurement.memory import memory_budget
 from varshift_cli.pipeline.choice import Choice, harm
 from varshift_cli.pipeline.crossfit import statistics_by
 from varshift_cli.pipeline.deciding import Evidence, HeldOut, decide, unseen_outputs
@@ -108,6 +109,7 @@ def _evidence(
         inputs.forward,
         measured.join,
         request.scan.seed,
+        memory_budget(request.scan.memory, inputs.device),
     )
     return Evidence(
         measured,

@@ -28,6 +28,7 @@ from varshift_cli.loading import (
     open_checkpoint,
     open_model,
 )
+from varshift_cli.measurement.memory import memory_budget
 from varshift_cli.records import CheckpointRecord, ScanRequest
 
 
@@ -78,6 +79,7 @@ def open_inputs(request: ScanRequest) -> Inputs:
     """
     checkpoint = open_checkpoint(request.model, allow_pickle=request.allow_pickle)
     device = choose_device(request.device)
+    memory_budget(request.memory, device)  # a mistake in it should show at once
     if request.data is None:
         raise _no_data(checkpoint, request.key)
     search = [Path.cwd(), checkpoint.path.parent]

@@ -7,6 +7,7 @@ from torch import nn
 
 from varshift_cli.instrument import BatchNormCatalogue
 from varshift_cli.measurement import Measurement, check_batches, measure
+from varshift_cli.measurement.memory import memory_budget
 from varshift_cli.pipeline.assembly import Subject, assemble
 from varshift_cli.pipeline.inputs import Inputs, open_inputs
 from varshift_cli.pipeline.studies import Study
@@ -44,6 +45,7 @@ def measure_inputs(
         forward=inputs.forward,
         regroup=inputs.data.regroupable,
         train_batch_size=request.train_batch_size,
+        memory=memory_budget(request.memory, inputs.device),
     )
     study = Study(
         inputs.model,

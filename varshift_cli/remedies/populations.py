@@ -17,11 +17,10 @@ from varshift_cli.instrument import BatchNormCatalogue, borrowed, trace_wiring
 from varshift_cli.instrument.borrow import Forward, device_of
 from varshift_cli.instrument.failures import forward_error
 from varshift_cli.instrument.lockstep import ForwardRaised
-from varshift_cli.measurement.measure import few_of
 from varshift_cli.measurement.passes import Procedure, run_population
 from varshift_cli.measurement.regimes import PopulationRegime
 from varshift_cli.measurement.regroup import join_batches
-from varshift_cli.measurement.samples import Samples, identify
+from varshift_cli.measurement.samples import Samples, few_of, identify
 from varshift_cli.records import Batch, Progress
 from varshift_cli.remedies.selection import Selection, select_layers
 from varshift_cli.statistics import Population
@@ -62,6 +61,7 @@ class Workload:
         forward: A user's own way of calling the model.
         join: How many consecutive batches may go through together.
         seed: Of dropout masks.
+        memory: Bytes that parked forwards may hold; half of what is free by default.
     """
 
     model: nn.Module
@@ -72,6 +72,7 @@ class Workload:
     forward: Forward | None = None
     join: int = 1
     seed: int = 0
+    memory: int | None = None
 
     def on(self, batches: Sequence[Batch]) -> Workload:
         """The same on other batches."""
@@ -136,18 +137,21 @@ def _pooled(regime: PopulationRegime, selection: Selection) -> dict[str, Populat
 
 
 def _run(work: Workload, regime: PopulationRegime, stage: str) -> Procedure:
-    work.progress.start(stage, len(work.batches))
+    work.progress.start(stage, len(work.batches) * len(work.catalogue.sites))
+    regime.on_settled = work.progress.advance
     try:
         with borrowed(work.model, work.catalogue, work.forward) as instrumented:
-            return run_population(
-                instrumented, work.batches, regime, lambda _index, _output: work.progress.advance()
-            )
+            return run_population(instrumented, work.batches, regime, _forget, memory=work.memory)
     except ForwardRaised as raised:
         cause = raised.__cause__ or raised
         batch = work.batches[raised.batch]
         raise forward_error(work.model, cause, raised.batch, batch) from cause
     finally:
         work.progress.finish()
+
+
+def _forget(_index: int, _output: object) -> None:
+    """Outputs are of no use here."""
 
 
 def _reached(work: Workload) -> frozenset[str]:
