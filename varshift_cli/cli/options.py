@@ -93,9 +93,7 @@ SamplesOrAuto = Annotated[
     typer.Option("--samples", metavar="N | auto", help="or auto: till decided (1024)"),
 ]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="of everything random (0)")]
-Memory = Annotated[
-    str | None, typer.Option(metavar="SIZE", help="for activations: 2G, 512M, 0.5")
-]
+Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="for activations: 2G, 512M, 0.5")]
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 ... (auto)")]
 
 MaxShift = Annotated[
