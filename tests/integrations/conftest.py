@@ -1,0 +1,3 @@
+from tests.cli.conftest import pipeline
+
+__all__ = ["pipeline"]
