@@ -1,4 +1,4 @@
-"""The page on CI: its settings are read, its workflow fits the action, its commands are possible."""
+"""The page on CI: settings are read, the workflow fits the action, commands are possible."""
 
 import re
 import shlex
