@@ -227,6 +227,7 @@ def awkward():
         ),
         effect=Effect(None, None, 0.123, None, None),
         unknown={"layers.1.shift": "its running statistics are not finite"},
+        notes=("the forward calls autograd, so that functional dropout could not be seen",),
         verdict=Verdict(Status.NOT_GATED, None, name, 2.92),
     )
 
@@ -310,6 +311,7 @@ def hostile():
         ),
         remedies={texts: tuple(Remedy(name, f"varshift fix {name}") for name in HOSTILE)},
         unknown={texts: texts},
+        notes=HOSTILE,
     )
     return judge_report(report, max_shift=1.25)
 

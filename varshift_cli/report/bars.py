@@ -57,7 +57,7 @@ class Scale:
         line, half, arrow = ("#", "#", ">") if self.ascii_only else ("━", "╸", "▶")
         if length > self.cells:
             return line * (self.cells - 1) + arrow
-        whole, halves = divmod(round(length * 2), 2)
+        whole, halves = divmod(round(max(length, 0.0) * 2), 2)
         return line * whole + half * halves
 
     def _cell(self, ratio: float) -> int:

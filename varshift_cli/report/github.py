@@ -20,7 +20,7 @@ from varshift_cli.report.judged import (
     judged_layers,
     worst_first,
 )
-from varshift_cli.report.text import count, visible
+from varshift_cli.report.text import count, layer_name, visible
 from varshift_cli.report.wording import gate_remarks, judgement
 
 MOST = 10
@@ -43,6 +43,7 @@ def to_github(report: Report) -> str:
     layers = list(_layers(report))
     told = {code for code, _ in layers}
     annotations = [_verdict(report), *(each for _, each in layers), *_findings(report, told)]
+    annotations += _remarks(report)
     lines = []
     for kind in ("error", "warning", "notice"):
         of_kind = [each for each in annotations if each.kind == kind]
@@ -116,6 +117,19 @@ def _findings(report: Report, told: Collection[str]) -> Iterable[_Annotation]:
             yield _Annotation(
                 finding.level.value, _title(finding.code), finding.message, checkpoint_place(report)
             )
+
+
+def _remarks(report: Report) -> Iterable[_Annotation]:
+    """What was not measured, by reason, and what else is worth knowing."""
+    reasons: dict[str, list[str]] = {}
+    for each in report.skipped:
+        reasons.setdefault(each.reason, []).append(layer_name(each.name))
+    for reason, names in reasons.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        told = f"not measured: {', '.join(names[:_NAMED])}{more}: {reason}"
+        yield _Annotation("notice", "varshift", told, None)
+    for note in report.notes:
+        yield _Annotation("notice", "varshift", note, None)
 
 
 def _line(each: _Annotation) -> str:

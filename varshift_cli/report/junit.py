@@ -3,7 +3,8 @@
 What JUnit has no word for must not look green: a layer that is undecided, or should have been
 checked and was not, is an *error*; one that is set aside, known from the baseline or not measured
 is *skipped*, with the reason. The first case is the verdict, so that the file fails when the gate
-does, whatever it was asked. There are no times: the report has none.
+does, whatever it was asked; the suite's output is the screen of the scan. There are no times: the
+report has none.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from xml.etree import ElementTree as ET
 from varshift_cli.records import Level, Outcome, Report, Status
 from varshift_cli.report.judged import JudgedLayer, judged_layers
 from varshift_cli.report.provenance import provenance
+from varshift_cli.report.table import render_table
 from varshift_cli.report.text import layer_name, visible
 from varshift_cli.report.wording import gate_remarks, judgement
 
@@ -51,6 +53,7 @@ def to_junit(report: Report) -> str:
         ET.SubElement(properties, "property", {"name": key, "value": visible(value)})
     for case in cases:
         _add(suite, case)
+    ET.SubElement(suite, "system-out").text = f"\n{render_table(report)}"
     ET.indent(suites)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suites, "unicode") + "\n"
 

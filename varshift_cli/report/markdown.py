@@ -151,6 +151,7 @@ def _why(report: Report) -> list[str]:
     if cleared:
         says = "Not why" if has_faults(report) else "Checked"
         items.append(f"- {says}: {_sentence('; '.join(cleared))}\n")
+    items += [f"- Note: {_sentence(each)}\n" for each in report.notes]
     return [f"**{label}**\n\n", *items] if items else []
 
 

@@ -197,6 +197,7 @@ def _notifications(report: Report) -> list[dict[str, Any]]:
     """The verdict, and what was not measured, as remarks on the run."""
     said = judgement(report)
     told = [_notification(f"{said.word}: {said.sentence}")]
+    told += [_notification(each) for each in report.notes]
     told += [
         _notification(f"not measured: {layer_name(each.name)}: {visible(each.reason)}")
         for each in report.skipped

@@ -152,7 +152,8 @@ def _ungated(report: Report, worst: LayerRecord | None) -> Judgement:
         measured = sum(each.shift is not None for each in report.layers)
         holds = "the BatchNorm layer holds" if measured == 1 else f"all {measured} layers hold"
         return Judgement("FINE", f"{holds} in eval(); worst {_about(worst)}")
-    bound = max(bound for bound in LEVEL_BOUNDS.values() if bound <= (worst.shift or 0.0))
+    below = [bound for bound in LEVEL_BOUNDS.values() if bound <= (worst.shift or 0.0)]
+    bound = max(below, default=1.0)
     above = [each for each in report.layers if (each.shift or 0.0) >= bound]
     many = f"{len(above)} of {count(len(report.layers), 'layer')} above {bound:g}"
     return Judgement(worst.level.value.upper(), f"worst {_about(worst)}; {many}")

@@ -20,6 +20,7 @@ FACTORS = ("stale", "batch", "dropout", "inherited")
 _WIDTH = 960.0
 _HEIGHT = 260.0
 _STEP = 11.0  # least distance between two layers, or their names would overlap
+_MOST_LN = 60.0  # a factor of e^60 and one beyond it look alike
 _NARROW_STEP = 5.0
 _MOST_NAMED = 120  # layers; with more, numbers stand below
 _MOST_NAME = 30  # characters
@@ -73,8 +74,14 @@ def _point(index: int, judged: JudgedLayer) -> Point | None:
 
 def _stack(index: int, layer: LayerRecord) -> Stack:
     values = {name: getattr(layer.factors, name) for name in FACTORS}
-    logs = {name: math.log(value) for name, value in values.items() if value}  # 0 has no ln
-    return Stack(index, logs, math.log(layer.signed) if layer.signed and logs else None)
+    logs = {name: _ln(value) for name, value in values.items() if value and value > 0}
+    total = _ln(layer.signed) if layer.signed and layer.signed > 0 and logs else None
+    return Stack(index, logs, total)
+
+
+def _ln(value: float) -> float:
+    """The logarithm, within what a figure can show."""
+    return max(-_MOST_LN, min(_MOST_LN, math.log(value)))
 
 
 def _on(svg: str, canvas: Canvas, judged: Sequence[JudgedLayer]) -> str:

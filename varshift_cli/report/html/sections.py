@@ -10,6 +10,7 @@ from typing import Any
 from varshift_cli.causes import CATALOGUE
 from varshift_cli.records import (
     Describe,
+    DropoutRecord,
     Effect,
     Finding,
     FindingLevel,
@@ -124,13 +125,16 @@ def _level_tiles(report: Report) -> Iterable[tuple[str, str, str]]:
 def findings(report: Report) -> str:
     """Why, with what speaks for it, what else it could be, and what to do."""
     told = "".join(_finding(each, report.remedies.get(each.code, ())) for each in report.findings)
-    cleared = "".join(f"<p>{html_text(each)}</p>\n" for each in cleared_suspects(report))
     title = "Why, and what to do" if has_faults(report) else "Findings"
     nothing = "" if report.findings else "<p>No cause of a shift was found.</p>\n"
-    other = (
-        f"<h3>{'Not why' if has_faults(report) else 'Checked'}</h3>\n{cleared}" if cleared else ""
-    )
-    return f'<section id="findings"><h2>{title}</h2>\n{told}{nothing}{other}</section>\n'
+    cleared = _paragraphs("Not why" if has_faults(report) else "Checked", cleared_suspects(report))
+    notes = _paragraphs("Notes", report.notes)
+    return f'<section id="findings"><h2>{title}</h2>\n{told}{nothing}{cleared}{notes}</section>\n'
+
+
+def _paragraphs(title: str, sentences: Sequence[str]) -> str:
+    shown = "".join(f"<p>{html_text(each)}</p>\n" for each in sentences)
+    return f"<h3>{title}</h3>\n{shown}" if shown else ""
 
 
 def _finding(finding: Finding, remedies: Sequence[Remedy]) -> str:
@@ -192,12 +196,7 @@ def dropouts(report: Report) -> str:
     """Every dropout, where it is called and what it reaches."""
     if not report.dropouts:
         return ""
-    rows = "".join(
-        f"<tr><td><code>{html_text(each.name)}</code></td><td>{html_text(each.kind)}</td>"
-        f'<td class="number">{each.p:g}</td><td>{html_text(each.location or "")}</td>'
-        f"<td>{_names(each.reaches)}</td></tr>\n"
-        for each in report.dropouts
-    )
+    rows = "".join(map(_dropout, report.dropouts))
     head = "".join(
         f'<th scope="col">{each}</th>' for each in ("dropout", "kind", "p", "called at", "reaches")
     )
@@ -206,6 +205,15 @@ def dropouts(report: Report) -> str:
     return (
         '<section id="dropouts"><h2>Dropout</h2>\n'
         f'<details>{title}\n<div class="wide">{table}</div></details></section>\n'
+    )
+
+
+def _dropout(dropout: DropoutRecord) -> str:
+    p = "" if dropout.p is None else f"{dropout.p:g}"
+    return (
+        f"<tr><td><code>{html_text(dropout.name)}</code></td><td>{html_text(dropout.kind)}</td>"
+        f'<td class="number">{p}</td><td>{html_text(dropout.location or "")}</td>'
+        f"<td>{_names(dropout.reaches)}</td></tr>\n"
     )
 
 
