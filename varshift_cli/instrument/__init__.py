@@ -6,14 +6,13 @@ Read in this order: ``sites`` (what is looked for), ``interception`` (how it is 
 """
 
 from varshift_cli.instrument.borrow import borrowed
+from varshift_cli.instrument.catalogue import BatchNormCatalogue, find_batch_norms
 from varshift_cli.instrument.forwards import Instrumented
 from varshift_cli.instrument.sites import (
-    BatchNormCatalogue,
     BatchNormKey,
     BatchNormSite,
     NoiseKey,
     display_names,
-    find_batch_norms,
 )
 from varshift_cli.instrument.wiring import Wiring, trace_wiring
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from varshift_cli.instrument.catalogue import BatchNormCatalogue
 from varshift_cli.instrument.forwards import Instrumented
 from varshift_cli.instrument.modules import ModuleStack
-from varshift_cli.instrument.sites import BatchNormCatalogue
 from varshift_cli.instrument.snapshot import preserved, set_training
 from varshift_cli.records import Batch
 
@@ -26,7 +26,7 @@ def borrowed(
     model: nn.Module, catalogue: BatchNormCatalogue, forward: Forward | None = None
 ) -> Iterator[Instrumented]:
     """Put every flag in eval, hook every module; undo both, and all else, on every exit."""
-    stack = ModuleStack(model, catalogue.noises)
+    stack = ModuleStack(model, catalogue.noises, catalogue.sites)
     device = device_of(model)
 
     def call(batch: Batch) -> Any:
@@ -40,6 +40,7 @@ def borrowed(
             yield Instrumented(call, catalogue.by_storage(), stack)
         finally:
             stack.remove()
+            catalogue.elsewhere.update(stack.elsewhere)
 
 
 def device_of(model: nn.Module) -> torch.device:

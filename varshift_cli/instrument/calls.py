@@ -18,6 +18,9 @@ Execute = Callable[[Op, Sequence[Any], Mapping[str, Any]], Any]
 """Carries out an op, here or in another thread."""
 
 
+_HALF = (torch.float16, torch.bfloat16)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchNormCall:
     """One BN call on its way: its site, and the op's arguments."""
@@ -30,9 +33,20 @@ class BatchNormCall:
     training: bool
     """The flag the model passed: True under ``eval()`` means batch statistics in deployment."""
     eps: float
+    module_output: Tensor | None = None
+    """What the module returned, where it is no op but arithmetic."""
+    opaque: bool = False
+    """That arithmetic is not BN's: it can be measured, but not normalised otherwise."""
 
     def normalise(self, mean: Tensor, var: Tensor) -> Tensor:
         """BN's output with the given statistics, each of shape (C,)."""
+        if self.opaque and self.module_output is not None:
+            return self.module_output
+        return self._normalised(mean, var)
+
+    def _normalised(self, mean: Tensor, var: Tensor) -> Tensor:
+        if mean.dtype in _HALF and self.input.dtype not in _HALF:
+            mean, var = mean.float(), var.float()  # the op takes no coarser statistics than input
         weight, bias = self.weight, self.bias
         if weight is not None and weight.dtype != mean.dtype:
             weight = weight.to(mean.dtype)
@@ -43,7 +57,16 @@ class BatchNormCall:
 
     def as_deployed(self) -> Tensor:
         """BN's output by its own running buffers."""
-        return self.normalise(self.site.running_mean, self.site.running_var)
+        if self.module_output is not None:
+            return self.module_output
+        return self._normalised(self.site.running_mean, self.site.running_var)
+
+    def is_batch_norm(self) -> bool:
+        """Whether the module's arithmetic is BN's, by its own running buffers."""
+        assert self.module_output is not None
+        expected = self._normalised(self.site.running_mean, self.site.running_var)
+        scale = float(expected.abs().max().clamp(min=1e-6)) if expected.numel() else 1.0
+        return torch.allclose(self.module_output, expected, rtol=1e-3, atol=1e-4 * scale)
 
 
 def normalise_by_batch(call: BatchNormCall) -> Tensor:

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from varshift_cli.instrument.catalogue import SitesByStorage
 from varshift_cli.instrument.interception import Interception, Op, Regime
 from varshift_cli.instrument.modules import ModuleStack
-from varshift_cli.instrument.sites import BatchNormSite
 from varshift_cli.records import Batch
 
 Call = Callable[[Batch], Any]
@@ -29,7 +29,7 @@ class Instrumented:
     """A model ready to be measured: how to call it, and how its calls are recognised."""
 
     call: Call
-    sites: Mapping[int, BatchNormSite]
+    sites: SitesByStorage
     stack: ModuleStack
 
     def run(self, regime: Regime, batch: Batch, index: int) -> Any:

@@ -11,13 +11,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from varshift_cli.instrument.calls import (
     BatchNormCall,
@@ -29,6 +30,7 @@ from varshift_cli.instrument.calls import (
     normalise_by_batch,
     run_here,
 )
+from varshift_cli.instrument.catalogue import SitesByStorage
 from varshift_cli.instrument.draws import RANDOM_OPS, SEEDED_OPS, draw
 from varshift_cli.instrument.modules import ModuleStack
 from varshift_cli.instrument.noise_modules import NoiseModule, python_generators_seeded
@@ -75,7 +77,7 @@ class Interception(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(
         self,
         regime: Regime,
-        sites: Mapping[int, BatchNormSite],
+        sites: SitesByStorage,
         stack: ModuleStack,
         batch: int,
         execute: Execute = run_here,
@@ -91,6 +93,7 @@ class Interception(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._noise_calls: Counter[str] = Counter()
         self._functional: Counter[tuple[str, int, str]] = Counter()
         self._open: list[_OpenNoise] = []
+        self._lookalikes: list[tuple[str, int]] = []
 
     def __torch_dispatch__(
         self,
@@ -116,12 +119,13 @@ class Interception(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Ask the regime whether a noise module is to be on, and set its flag."""
         call = ModuleNoiseCall(self._next_key(noise.name), noise.kind, None, noise.p, False)
         call.order = self._noise_calls.total()
-        self._regime.noise(call, self._batch)
         generators = None
-        if call.drawn_from is not None:
-            self._stack.switch.on(noise.name)
-            generators = python_generators_seeded(call.drawn_from)
-            next(generators)
+        with _disable_current_modes():
+            self._regime.noise(call, self._batch)
+            if call.drawn_from is not None:
+                self._stack.switch.on(noise.name)
+                generators = python_generators_seeded(call.drawn_from)
+                next(generators)
         self._open.append(_OpenNoise(call, generators))
 
     def leave_noise(self, noise: NoiseModule, output: Any) -> Any:
@@ -137,6 +141,35 @@ class Interception(TorchDispatchMode):  # type: ignore[no-untyped-call]
             next(opened.generators, None)
             self._stack.switch.off(opened.call.key.name)
         return opened.call
+
+    def enter_lookalike(self, name: str) -> None:
+        """A module with running statistics and a forward of its own is about to run."""
+        self._lookalikes.append((name, self._bn_calls[name]))
+
+    def leave_lookalike(self, name: str, module: nn.Module, x: Any, output: Any) -> Any:
+        """If no BN op was seen in it, it is arithmetic: answer it here."""
+        if not self._lookalikes or self._lookalikes[-1][0] != name:
+            return None
+        calls = self._lookalikes.pop()[1]
+        site = self._sites.named(name)
+        if self._bn_calls[name] > calls or not (_fits(x, site) and _fits(output, site)):
+            return None
+        self._bn_calls[name] += 1
+        call = BatchNormCall(
+            BatchNormKey(name, self._bn_calls[name]),
+            site,
+            x,
+            getattr(module, "weight", None),
+            getattr(module, "bias", None),
+            training=False,
+            eps=float(getattr(module, "eps", 1e-5)),
+            module_output=output,
+        )
+        # A hook runs with this mode on, which must not see what is done to answer it.
+        with _disable_current_modes():
+            if self._sites.is_opaque(call):
+                call = replace(call, opaque=True)
+            return self._execute(self._regime.batch_norm, (call, self._batch), {})
 
     def _on_batch_norm(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         call = self._batch_norm_call(args)
@@ -155,10 +188,19 @@ class Interception(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return output, x.new_empty(0), x.new_empty(0)
 
     def _batch_norm_call(self, args: tuple[Any, ...]) -> BatchNormCall | None:
-        x, weight, bias, running_mean, _, training, _, eps, _ = args
-        site = None if running_mean is None else self._sites.get(running_mean.data_ptr())
-        if site is None:
+        x, weight, bias, running_mean, running_var, training, _, eps, _ = args
+        path = self._paths[-1] if self._paths else ""
+        if running_mean is None or running_var is None:
+            self._sites.meet_untracked(path)
             return None
+        site = self._sites.get(running_mean.data_ptr())
+        if site is None:
+            site = self._sites.meet(
+                running_mean,
+                running_var,
+                path,
+                lambda: self._functional_order(path, "batch_norm"),
+            )
         self._bn_calls[site.name] += 1
         key = BatchNormKey(site.name, self._bn_calls[site.name])
         return BatchNormCall(key, site, x, weight, bias, training, eps)
@@ -206,17 +248,25 @@ class Interception(TorchDispatchMode):  # type: ignore[no-untyped-call]
         path = self._paths[-1] if self._paths else ""
         if self._stack.is_noise(path):
             return self._next_key(path)
-        # A functional call is named by its order within this run of its owner.
+        order = self._functional_order(path, functional_name)
+        return self._next_key(f"{path}.{functional_name}#{order}".lstrip("."))
+
+    def _functional_order(self, path: str, name: str) -> int:
+        """A functional call is named by its order within this run of its owner."""
         depth = len(self._paths)
         for key in [key for key in self._functional if key[1] > depth]:
             del self._functional[key]
-        self._functional[path, depth, functional_name] += 1
-        order = self._functional[path, depth, functional_name]
-        return self._next_key(f"{path}.{functional_name}#{order}".lstrip("."))
+        self._functional[path, depth, name] += 1
+        return self._functional[path, depth, name]
 
     def _next_key(self, name: str) -> NoiseKey:
         self._noise_calls[name] += 1
         return NoiseKey(name, self._noise_calls[name])
+
+
+def _fits(value: Any, site: BatchNormSite) -> bool:
+    """Whether a tensor has the channels of a BN, in the second dimension."""
+    return isinstance(value, Tensor) and value.dim() >= 2 and value.shape[1] == site.num_features
 
 
 _Route = Callable[[Interception, Any, tuple[Any, ...], Mapping[str, Any]], Any]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +22,12 @@ class Listener(Protocol):
     def leave_noise(self, noise: NoiseModule, output: Any) -> Any:
         """A noise module has run; what is returned replaces its output unless it is ``None``."""
 
+    def enter_lookalike(self, name: str) -> None:
+        """A module with running statistics and a forward of its own is about to run."""
+
+    def leave_lookalike(self, name: str, module: nn.Module, x: Any, output: Any) -> Any:
+        """It has run on ``x``; what is returned replaces its output unless it is ``None``."""
+
 
 class ModuleStack:
     """Paths of the modules whose forward is running, one stack per thread.
@@ -29,7 +35,12 @@ class ModuleStack:
     Scripted modules take no hooks; inside them the stack simply does not grow.
     """
 
-    def __init__(self, model: nn.Module, noises: Sequence[NoiseModule] = ()) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        noises: Sequence[NoiseModule] = (),
+        batch_norms: Collection[str] = (),
+    ) -> None:
         self._local = threading.local()
         self._handles: list[RemovableHandle] = []
         self.switch = NoiseSwitch(noises)
@@ -40,6 +51,11 @@ class ModuleStack:
             for path, module in model.named_modules()
             if not isinstance(module, torch.jit.ScriptModule)
         }
+        self._lookalikes = [
+            name
+            for name in batch_norms
+            if name in self._modules and not _is_torchs(self._modules[name])
+        ]
 
     def install(self) -> None:
         """Hook every eager module."""
@@ -48,6 +64,11 @@ class ModuleStack:
         # After the others: a noise module is inside itself when it is told of.
         for noise in self.switch.modules.values():
             self._hook(noise.module, self._enter_noise(noise), self._leave_noise(noise))
+
+        for name in self._lookalikes:
+            self._hook(
+                self._modules[name], self._enter_lookalike(name), self._leave_lookalike(name)
+            )
 
     def remove(self) -> None:
         """Take every hook off again."""
@@ -104,3 +125,26 @@ class ModuleStack:
             return None if listener is None else listener.leave_noise(noise, output)
 
         return leave
+
+    def _enter_lookalike(self, name: str) -> Callable[[nn.Module, Any], None]:
+        def enter(_module: nn.Module, _args: Any) -> None:
+            listener: Listener | None = getattr(self._local, "listener", None)
+            if listener is not None:
+                listener.enter_lookalike(name)
+
+        return enter
+
+    def _leave_lookalike(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def leave(module: nn.Module, args: Any, output: Any) -> Any:
+            listener: Listener | None = getattr(self._local, "listener", None)
+            if listener is None:
+                return None
+            return listener.leave_lookalike(name, module, args[0] if args else None, output)
+
+        return leave
+
+
+def _is_torchs(module: nn.Module) -> bool:
+    """Whether a module runs a forward of torch's own, which ends in the BN op."""
+    forward = type(module).forward
+    return getattr(forward, "__module__", "").startswith("torch.nn.modules.")

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-
-from varshift_cli.instrument.noise_modules import NoiseModule, find_noise_modules
-from varshift_cli.records import Skipped
+from torch import Tensor
 
 
 class BatchNormKey(NamedTuple):
@@ -33,10 +29,13 @@ class BatchNormSite:
 
     Attributes:
         name: Path of the module that owns the buffers (``""`` for a model that is one BN).
-        kind: Class name of that module.
+        kind: Class name of that module; ``batch_norm`` for a functional call.
         running_mean: The buffer itself, shape (C,).
         running_var: The buffer itself, shape (C,).
         updates: ``num_batches_tracked``, where the layer has one.
+        buffers: Full names of mean and variance in the state dict; ``None`` where they are not
+            in it.
+        frozen: Its class says that it is never updated (FrozenBatchNorm2d).
     """
 
     name: str
@@ -44,70 +43,13 @@ class BatchNormSite:
     running_mean: Tensor
     running_var: Tensor
     updates: Tensor | None
+    buffers: tuple[str, str] | None = None
+    frozen: bool = False
 
     @property
     def num_features(self) -> int:
         """C."""
         return self.running_var.shape[0]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchNormCatalogue:
-    """All BN of a model: those with running statistics by name, and those without.
-
-    ``noises`` are the modules whose noise is Python rather than an op.
-    """
-
-    sites: Mapping[str, BatchNormSite]
-    untracked: tuple[Skipped, ...]
-    noises: tuple[NoiseModule, ...] = ()
-
-    def by_storage(self) -> dict[int, BatchNormSite]:
-        """Sites by the address of their ``running_mean``: how a call is recognised."""
-        return {site.running_mean.data_ptr(): site for site in self.sites.values()}
-
-
-def find_batch_norms(model: nn.Module, noise: Sequence[type] = ()) -> BatchNormCatalogue:
-    """List the BN layers of an eager, scripted or exported model by their buffers.
-
-    Args:
-        model: The model.
-        noise: Module types that the user calls noise, beside those that are known.
-    """
-    kinds = {
-        name: getattr(module, "original_name", type(module).__name__)
-        for name, module in model.named_modules()
-        if type(module) is not nn.Module  # what an exported program has in a module's place
-    }
-    buffers = dict(model.named_buffers())
-    sites = {
-        owner: BatchNormSite(
-            owner,
-            kinds.get(owner, "BatchNorm"),
-            mean,
-            var,
-            buffers.get(_join(owner, "num_batches_tracked")),
-        )
-        for owner, mean, var in _buffer_pairs(buffers)
-    }
-    untracked = tuple(
-        Skipped(name, "no running statistics: eval() normalises by the batch itself")
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is None
-    )
-    return BatchNormCatalogue(sites, untracked, find_noise_modules(model, noise))
-
-
-def _buffer_pairs(buffers: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor, Tensor]]:
-    for name, mean in buffers.items():
-        owner, _, leaf = name.rpartition(".")
-        var = buffers.get(_join(owner, "running_var"))
-        if leaf == "running_mean" and var is not None:
-            yield owner, mean, var
-
-
-def _join(owner: str, leaf: str) -> str:
-    return f"{owner}.{leaf}" if owner else leaf
 
 
 def display_names(keys: Iterable[Any]) -> dict[Any, str]:

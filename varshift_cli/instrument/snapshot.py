@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
         (module, name, buffer, buffer.detach().clone())
         for module in model.modules()
         for name, buffer in module._buffers.items()
-        if buffer is not None
+        if buffer is not None and not isinstance(buffer, UninitializedBuffer)
     ]
     with preserved_random_state(), _without_attention_fast_path():
         try:

@@ -92,8 +92,6 @@ def measure(
         NothingToMeasureError: No BN with running statistics was reached.
         ForwardError: The model's forward raised.
     """
-    if not catalogue.sites:
-        raise nothing_to_measure(catalogue)
     samples = identify(batches, device_of(model))
     training = None
     if train_batch_size is not None:
@@ -142,6 +140,8 @@ class _Measuring:
 
     def run(self, training: tuple[Sequence[Batch], Samples] | None) -> Measurement:
         wiring, shown = self._wire()
+        if not self._catalogue.sites:
+            raise nothing_to_measure(self._catalogue)
         join = self._join_factor(wiring, shown)
         joined = join_batches(self._batches, self._samples, join)
         try:
@@ -216,7 +216,9 @@ class _Measuring:
         noise_on: bool,
     ) -> tuple[PopulationRegime, Procedure]:
         batches, samples = joined
-        regime = PopulationRegime(samples, noise_on=noise_on, seed=self._seed)
+        # What its class freezes keeps its buffers in training too.
+        kept = [name for name, site in self._catalogue.sites.items() if site.frozen]
+        regime = PopulationRegime(samples, noise_on=noise_on, seed=self._seed, kept=kept)
         # Forwards end all at once in lockstep; what tells of its progress is each BN call.
         with _stage(self._progress, stage, len(batches) * len(self._catalogue.sites)):
             regime.on_settled = self._progress.advance

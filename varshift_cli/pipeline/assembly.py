@@ -164,7 +164,7 @@ def _dropouts(
 def _skipped(measured: Measurement, catalogue: BatchNormCatalogue) -> tuple[Skipped, ...]:
     return (
         *catalogue.untracked,
-        *(Skipped(name, "no batch reached it") for name in measured.unreached),
+        *(Skipped(name, catalogue.why_unreached(name)) for name in measured.unreached),
         *(
             Skipped(name, "normalises by the batch even in eval(): its buffers are not used")
             for name in sorted(measured.batch_statistics)

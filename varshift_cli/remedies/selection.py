@@ -21,9 +21,10 @@ class Selection:
 
 
 def frozen_layers(model: nn.Module, catalogue: BatchNormCatalogue) -> frozenset[str]:
-    """BN that stay in eval while the model trains: set so by hand, or by an overridden train()."""
+    """BN that stay in eval while the model trains: by class, by hand, by an overridden train()."""
     modules = {name: module for name, module in model.named_modules() if name in catalogue.sites}
-    frozen = {name for name, module in modules.items() if model.training and not module.training}
+    frozen = {name for name, site in catalogue.sites.items() if site.frozen}
+    frozen |= {name for name, module in modules.items() if model.training and not module.training}
     with preserved(model):
         try:
             model.train()
@@ -53,7 +54,11 @@ def select_layers(
         if name in batch_statistics:
             reason = "normalises by the batch even in eval(): its buffers are not used"
         elif name not in calls:
-            reason = "no batch reached it"
+            reason = catalogue.why_unreached(name)
+        elif name in catalogue.opaque:
+            reason = "computes something else than BatchNorm, in a forward of its own"
+        elif catalogue.sites[name].buffers is None:
+            reason = "its statistics are no buffers of the model: they are not saved with it"
         elif calls[name] > 1:
             reason = f"called {calls[name]} times per forward: one buffer cannot serve them all"
         elif name in frozen:
