@@ -36,6 +36,7 @@ class BatchNormCatalogue:
         untracked: BN that cannot be measured, and why; functional ones are added when met.
         noises: Noise modules.
         names: Names of all tensors that the model owns, by their address.
+        saved: Names of all buffers.
         opaque: Names of sites that compute something else than BN; added when they are met.
         elsewhere: Modules that ran in a thread of the model's own; added when they are met.
     """
@@ -44,6 +45,7 @@ class BatchNormCatalogue:
     untracked: list[Skipped]
     noises: tuple[NoiseModule, ...] = ()
     names: Mapping[int, str] = field(default_factory=dict)
+    saved: frozenset[str] = frozenset()
     opaque: set[str] = field(default_factory=set)
     elsewhere: set[str] = field(default_factory=set)
 
@@ -110,7 +112,8 @@ class SitesByStorage(dict[int, BatchNormSite]):
                     sites[name] = BatchNormSite(name, "batch_norm", mean.clone(), var.clone(), None)
             return sites[name]
         name = _functional_name(buffers[0], buffers[1], sites)
-        named = None if buffers[1] is None else (buffers[0], buffers[1])
+        saved = set(buffers) <= self._catalogue.saved
+        named = (buffers[0], buffers[1]) if saved and buffers[1] is not None else None
         site = BatchNormSite(name, "batch_norm", mean, var, None, named)
         sites[name] = self[mean.data_ptr()] = site
         return site
@@ -139,7 +142,11 @@ def find_batch_norms(model: nn.Module, noise: Sequence[type] = ()) -> BatchNormC
                 continue
             sites[name] = _site(name, module, *pair)
     return BatchNormCatalogue(
-        sites, skipped, find_noise_modules(model, noise), dict(_tensor_names(model))
+        sites,
+        skipped,
+        find_noise_modules(model, noise),
+        dict(_tensor_names(model)),
+        frozenset(name for name, _ in model.named_buffers()),
     )
 
 

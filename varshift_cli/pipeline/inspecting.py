@@ -13,7 +13,6 @@ from varshift_cli.instrument import (
     Wiring,
     borrowed,
     display_names,
-    find_batch_norms,
     trace_wiring,
 )
 from varshift_cli.instrument.failures import forward_error
@@ -50,9 +49,7 @@ def inspect_checkpoint(request: ScanRequest, progress: Progress | None = None) -
     progress = progress or SilentProgress()
     inputs = open_inputs(request)
     check_batches(inputs.data.batches)
-    catalogue = find_batch_norms(inputs.model, inputs.noise)
-    if not catalogue.sites:
-        raise nothing_to_measure(catalogue)
+    catalogue = inputs.find_batch_norms()
     wiring, deployed = _look(inputs, catalogue, progress)
     if not deployed.gathered.moments:
         raise nothing_to_measure(catalogue)

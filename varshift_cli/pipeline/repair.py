@@ -42,6 +42,8 @@ class Repair:
     populations: Mapping[str, Population]
     before: Verification
     after: Verification
+    buffers: Mapping[str, tuple[str, str] | None]
+    """Names of mean and variance in the model, by name of the BN."""
 
 
 def repair_in_memory(
@@ -106,6 +108,7 @@ def carry_out(
     if not names:
         raise _nothing_to_write(new.selection.skipped)
     exact = method == "recalibrate"
+    tolerance = max(tolerance, _rounding(work.catalogue, names))
     if new.procedure.windows > 1:
         tolerance = max(tolerance, WINDOWED_TOLERANCE)
     with taken_back_on_error(work.catalogue):
@@ -133,7 +136,16 @@ def carry_out(
         accuracy_before=accuracy_of(before.outputs, labels),
         accuracy_after=accuracy_of(after.outputs, labels),
     )
-    return Repair(record, new.populations, before, after)
+    buffers = {name: work.catalogue.sites[name].buffers for name in names}
+    return Repair(record, new.populations, before, after, buffers)
+
+
+def _rounding(catalogue: BatchNormCatalogue, names: Sequence[str]) -> float:
+    """Twice the step between numbers in the coarsest buffer: its own rounding, and that above it.
+
+    It matters for half precision alone.
+    """
+    return 2.0 * max(torch.finfo(catalogue.sites[name].running_var.dtype).eps for name in names)
 
 
 def nothing_done(method: str, new: NewStatistics, batches: Sequence[Batch]) -> RepairRecord:

@@ -67,9 +67,8 @@ def _buffers(inputs: Inputs, repair: Repair) -> dict[str, Tensor]:
     """The running buffers by stored name, as they were verified in the model."""
     held = dict(inputs.model.named_buffers())
     buffers: dict[str, Tensor] = {}
-    for name in repair.populations:
-        for leaf in ("running_mean", "running_var"):
-            path = f"{name}.{leaf}" if name else leaf
+    for pair in repair.buffers.values():
+        for path in pair or ():
             buffers[inputs.built.names[path]] = held[path].detach().cpu()
     return buffers
 
