@@ -5,8 +5,6 @@ Inputs are named ``x``, ``inputs`` or ``images``, labels ``y``, ``labels`` or ``
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +65,12 @@ def _read_npz(path: Path) -> dict[str, torch.Tensor]:
             return {"x": _numeric(loaded, "its array", path)}
         with loaded:
             return {name: _numeric(loaded[name], repr(name), path) for name in loaded.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as problem:
+    except DataError:
+        raise
+    except MemoryError as problem:
+        raise DataError(f"{path} claims arrays larger than memory") from problem
+    except Exception as problem:
+        # A damaged header or member: numpy, zipfile and tokenize raise every kind of error.
         text = " ".join(str(problem).split())
         if "allow_pickle" in text:
             raise DataError(
@@ -77,8 +80,6 @@ def _read_npz(path: Path) -> dict[str, torch.Tensor]:
         raise DataError(
             f"{path} is damaged or no numpy file: {text[:200]}", hint="Save it again."
         ) from problem
-    except MemoryError as problem:
-        raise DataError(f"{path} claims arrays larger than memory") from problem
 
 
 def _check_kind(path: Path) -> None:
@@ -100,6 +101,8 @@ def _check_kind(path: Path) -> None:
 
 
 def _numeric(array: Any, what: str, path: Path) -> torch.Tensor:
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path}: {what} is no array", hint="Save it again with np.savez.")
     if array.dtype.kind not in "biufc":
         raise DataError(
             f"{path}: {what} holds {array.dtype}, not numbers", hint="Save arrays of numbers."
