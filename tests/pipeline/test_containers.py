@@ -214,3 +214,38 @@ def test_a_skip_connection_that_is_scripted(skipping):
     assert report.notes == ()
     for ours, theirs in zip(report.layers, skipping.report.layers, strict=True):
         assert same(figures(ours), figures(theirs)), ours.name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_in_the_file(one, tmp_path, dtype):
+    """What is proved is what is written: rounded as the file holds it, and said so."""
+    state = {name: value.to(dtype) if value.is_floating_point() else value
+             for name, value in one.net.state_dict().items()}  # fmt: skip
+    torch.save(state, tmp_path / "half.pt")
+    data = str(one.folder / "calib.npz")
+    request = ScanRequest(str(tmp_path / "half.pt"), arch=ARCH, data=data)
+
+    record = fix_checkpoint(FixRequest(request, "recalibrate", output=str(tmp_path / "out.pt")))
+
+    assert any("rounded" in note for note in record.notes)
+    assert 1e-5 < record.repair.residual < 16 * torch.finfo(dtype).eps
+    again = scan_checkpoint(ScanRequest(str(tmp_path / "out.pt"), arch=ARCH, data=data))
+    residual = max(each.worst_ratio for each in again.layers)
+    assert abs(residual - 1.0) <= record.repair.residual + 1e-6
+
+
+@pytest.mark.parametrize("kind", ["module", "scripted", "exported"])
+def test_a_model_that_computes_in_bf16(one, tmp_path, kind):
+    """Arrays are cast to what the model computes in; figures agree with float32 to bf16's few."""
+    half = Case(copy.deepcopy(one.net).bfloat16(), one.x.bfloat16(), one.report, tmp_path)
+    path = save(kind, half.net, half.x, tmp_path)
+    data = str(one.folder / "calib.npz")
+    request = ScanRequest(str(path), allow_pickle=kind == "module", data=data)
+
+    report = scan_checkpoint(request)
+    record = fix_checkpoint(FixRequest(request, "recalibrate", output=str(tmp_path / "out.pt")))
+
+    assert "x is float32 and was cast to bfloat16" in report.notes
+    for ours, theirs in zip(report.layers, one.report.layers, strict=True):
+        assert math.isclose(ours.signed, theirs.signed, rel_tol=0.03)
+    assert record.repair.residual < 0.1

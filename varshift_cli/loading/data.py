@@ -341,17 +341,21 @@ def _first_bad_row(inputs: torch.Tensor, rows: Sequence[int]) -> int | None:
 def _single(
     tensor: torch.Tensor, name: str | None, model: object, notes: list[str]
 ) -> torch.Tensor:
-    """float64 as float32, unless the model itself computes in float64."""
-    if tensor.dtype != torch.float64 or _is_double(model):
+    """Floating numbers in the dtype that the model computes in: float32 where nobody can tell."""
+    if not tensor.dtype.is_floating_point:
+        return tensor
+    wanted = _computes_in(model) or torch.float32
+    if tensor.dtype == wanted:
         return tensor
     if name is not None:
-        notes.append(f"{name} is float64 and was cast to float32")
-    return tensor.to(torch.float32)
+        short = [str(dtype).removeprefix("torch.") for dtype in (tensor.dtype, wanted)]
+        notes.append(f"{name} is {short[0]} and was cast to {short[1]}")
+    return tensor.to(wanted)
 
 
-def _is_double(model: object) -> bool:
+def _computes_in(model: object) -> torch.dtype | None:
+    """The dtype of the model's first floating parameter."""
     parameters: Callable[[], Iterable[torch.Tensor]] | None = getattr(model, "parameters", None)
     if parameters is None:
-        return False
-    first = next((p for p in parameters() if p.dtype.is_floating_point), None)
-    return first is not None and first.dtype == torch.float64
+        return None
+    return next((p.dtype for p in parameters() if p.dtype.is_floating_point), None)

@@ -18,7 +18,7 @@ from varshift_cli.pipeline.deciding import Evidence, HeldOut, decide, unseen_out
 from varshift_cli.pipeline.inputs import Inputs, load_calibration, open_inputs
 from varshift_cli.pipeline.measured import populations_of, verification_of
 from varshift_cli.pipeline.places import output_path
-from varshift_cli.pipeline.repair import Repair, carry_out, refuse_noise
+from varshift_cli.pipeline.repair import TOLERANCE, Repair, carry_out, refuse_noise
 from varshift_cli.pipeline.scanning import measure_inputs
 from varshift_cli.pipeline.scoring import Judge
 from varshift_cli.pipeline.writing import (
@@ -41,6 +41,7 @@ from varshift_cli.records import (
     worst_layer,
 )
 from varshift_cli.remedies import NewStatistics, Workload, verify
+from varshift_cli.remedies.rounding import as_held, rounding_notes, slack
 from varshift_cli.remedies.selection import frozen_layers
 
 _ABOVE = LEVEL_BOUNDS[Level.MILD]
@@ -225,12 +226,16 @@ def _carry_out(task: _Task, choice: Choice, method: str, output: Path | None) ->
         return _nothing(task, "no dropout reaches any BatchNorm layer: there is nothing to correct")
     if new.selection.names and _changes_nothing(new, work):
         return _nothing(task, "the buffers hold these statistics already")
-    repair = carry_out(work, method, new, verification_of(evidence.measured))
+    held = task.inputs.held_dtypes()
+    new = as_held(new, held)
+    tolerance = max(TOLERANCE, slack(held.values()))
+    repair = carry_out(work, method, new, verification_of(evidence.measured), tolerance)
     scores = _scores(task, choice, repair)
     written = None
     if output is not None:
         written = write_repaired(task.inputs, repair, output, task.request, method=method)
-    return _record(task, choice, repair, scores, written)
+    record = _record(task, choice, repair, scores, written)
+    return replace(record, notes=(*record.notes, *rounding_notes(held)))
 
 
 def _changes_nothing(new: NewStatistics, work: Workload) -> bool:

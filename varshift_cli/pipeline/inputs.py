@@ -60,6 +60,17 @@ class Inputs:
         """What loading wants the user to know."""
         return (*self.state.notes, *self.built.notes, *self.data.notes)
 
+    def held_dtypes(self) -> dict[str, torch.dtype]:
+        """The coarser of the dtypes in which file and model hold a BN's variance, by BN name."""
+        found = {}
+        for path, buffer in self.model.named_buffers():
+            owner, _, leaf = path.rpartition(".")
+            if leaf == "running_var":
+                stored = self.state.dtype(self.built.names.get(path, ""))
+                coarser = stored is not None and stored.itemsize < buffer.dtype.itemsize
+                found[owner] = stored if stored is not None and coarser else buffer.dtype
+        return found
+
     def record(self) -> CheckpointRecord:
         """As reported."""
         return CheckpointRecord(

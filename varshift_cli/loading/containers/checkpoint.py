@@ -81,6 +81,13 @@ class StateDict:
     hyper_parameters: Mapping[str, Any] = field(default_factory=dict)
     """What a Lightning checkpoint says that the model was built with, plain values only."""
 
+    def dtype(self, name: str) -> torch.dtype | None:
+        """In which a tensor is stored, without reading it; ``None`` for one that is not there."""
+        if isinstance(self.tensors, LazyTensors):
+            ref = self.tensors.refs.get(name)
+            return None if ref is None else ref.dtype
+        return self.tensors[name].dtype if name in self.tensors else None
+
 
 class Checkpoint(ABC):
     """A file with tensors in it. Reading never imports or runs anything from the file.
