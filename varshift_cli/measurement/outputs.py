@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
-from varshift_cli.records import Batch, Effect, RegimeScores
+from varshift_cli.records import Batch, Effect, Interval, RegimeScores
 
 MAX_KEPT = 64_000_000
 """Outputs are kept up to this many values per regime; beyond it the effect is unknown."""
@@ -95,11 +96,22 @@ def effect_of(
     )
     kl = (repaired.exp() * (repaired - today)).sum(dim=1).mean()
     regimes = (eval_outputs, clean_outputs, train_outputs)
-    accuracy = loss = None
+    accuracy = loss = gain = None
     if _fits(labels, eval_outputs):
         accuracy = RegimeScores(*(_accuracy(outputs, labels) for outputs in regimes))
         loss = RegimeScores(*(_cross_entropy(outputs, labels) for outputs in regimes))
-    return Effect(float(changed), float(kl), relative, accuracy, loss), None
+        gain = _gain(eval_outputs, train_outputs, labels)
+    return Effect(float(changed), float(kl), relative, accuracy, loss, gain), None
+
+
+def _gain(before: Tensor, after: Tensor | None, labels: Tensor | None) -> Interval | None:
+    """Interval of the difference in accuracy, from the differences of samples."""
+    if after is None or labels is None:
+        return None
+    was, now = ((outputs.argmax(1) == labels).double() for outputs in (before, after))
+    change = now - was
+    half = 1.96 * float(change.std()) / math.sqrt(len(change))
+    return Interval(float(change.mean()) - half, float(change.mean()) + half)
 
 
 def accuracy_of(outputs: Tensor | None, labels: Tensor | None) -> float | None:

@@ -5,22 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from varshift_cli.errors import FixDeclinedError
-from varshift_cli.loading import LoadedData
-from varshift_cli.measurement import Measurement, labels_of
+from varshift_cli.measurement import Measurement
 from varshift_cli.measurement.memory import memory_budget
 from varshift_cli.pipeline.choice import Choice, harm
 from varshift_cli.pipeline.crossfit import statistics_by
 from varshift_cli.pipeline.deciding import Evidence, HeldOut, decide, unseen_outputs
+from varshift_cli.pipeline.effects import judge_of
 from varshift_cli.pipeline.inputs import Inputs, load_calibration, open_inputs
 from varshift_cli.pipeline.measured import populations_of, verification_of
 from varshift_cli.pipeline.places import output_path
 from varshift_cli.pipeline.repair import TOLERANCE, Repair, carry_out, refuse_noise
 from varshift_cli.pipeline.scanning import measure_inputs
-from varshift_cli.pipeline.scoring import Judge
 from varshift_cli.pipeline.writing import (
     KINDS,
     Written,
@@ -116,23 +112,11 @@ def _evidence(
         measured,
         before,
         work,
-        _judge(request, inputs, inputs.data),
+        judge_of(request.scan, inputs, inputs.data),
         _held_out(request, inputs, work),
         inputs.data.regroupable,
         inputs.data.batch_size,
     )
-
-
-def _judge(request: FixRequest, inputs: Inputs, data: LoadedData) -> Judge:
-    name = (request.scan.metric or "").rpartition(":")[2] or "metric"
-    labels = labels_of(data.batches) if inputs.metric is None else _any_labels(data)
-    return Judge(labels, inputs.metric, name)
-
-
-def _any_labels(data: LoadedData) -> Tensor | None:
-    """Labels of any kind, as a metric may want them; ``None`` if a batch has none."""
-    labels = [each.labels for each in data.batches if isinstance(each.labels, Tensor)]
-    return torch.cat(labels).cpu() if len(labels) == len(data.batches) else None
 
 
 def _held_out(request: FixRequest, inputs: Inputs, work: Workload) -> HeldOut | None:
@@ -143,7 +127,7 @@ def _held_out(request: FixRequest, inputs: Inputs, work: Workload) -> HeldOut | 
     outputs = verify(
         work.model, work.catalogue, data.batches, progress=work.progress, forward=work.forward
     ).outputs
-    return HeldOut(request.holdout, data.batches, _judge(request, inputs, data), outputs)
+    return HeldOut(request.holdout, data.batches, judge_of(request.scan, inputs, data), outputs)
 
 
 def _refuse_missing(before: Report, inputs: Inputs) -> None:

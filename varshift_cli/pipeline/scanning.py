@@ -9,6 +9,7 @@ from varshift_cli.instrument import BatchNormCatalogue
 from varshift_cli.measurement import Measurement, check_batches, measure
 from varshift_cli.measurement.memory import memory_budget
 from varshift_cli.pipeline.assembly import Subject, assemble
+from varshift_cli.pipeline.effects import judge_of, with_metric
 from varshift_cli.pipeline.inputs import Inputs, open_inputs
 from varshift_cli.pipeline.studies import Study
 from varshift_cli.records import Progress, Report, ScanRequest, SilentProgress
@@ -57,7 +58,10 @@ def measure_inputs(
         inputs.data.regroupable,
     )
     subject = subject_of(inputs, request, catalogue)
-    return measured, assemble(measured, subject, study if attribute else None)
+    report = assemble(measured, subject, study if attribute else None)
+    if inputs.metric is None:
+        return measured, report
+    return measured, with_metric(report, measured, judge_of(request, inputs, inputs.data))
 
 
 def subject_of(inputs: Inputs, request: ScanRequest, catalogue: BatchNormCatalogue) -> Subject:

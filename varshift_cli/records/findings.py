@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from varshift_cli.records.layers import Interval
 from varshift_cli.records.levels import FindingLevel
 
 
@@ -54,3 +55,10 @@ class Effect:
     accuracy: RegimeScores | None
     loss: RegimeScores | None
     """Cross-entropy in nats."""
+    train_gain: Interval | None = None
+    """95 % interval of accuracy in ``train`` minus in ``eval``, from paired samples: above 0, the
+    network is better with dropout on than as deployed."""
+    metric: RegimeScores | None = None
+    """The figure of ``--metric``; higher is better."""
+    metric_name: str | None = None
+    """Name of that function."""

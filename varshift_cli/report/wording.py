@@ -117,17 +117,43 @@ def effect_sentences(report: Report) -> list[str]:
     if measured is None:
         return []
     on = f"(on these {count(report.calibration.samples, 'sample')})"
-    scores = measured.accuracy
-    if scores and scores.eval is not None and scores.recalibrated is not None:
-        before, after = percent(scores.eval), percent(scores.recalibrated)
-        known = f"accuracy {before} in eval() as it is, {after} recalibrated {on}"
-        return [known, *_changed(measured)]
+    known = [*_by_metric(measured, on), *_by_labels(measured, on)]
+    if known:
+        innocent = [_INNOCENT] if is_innocent(report) else []
+        return [*known, *_changed(measured), *innocent]
     changes = _changed(measured)
     if not changes and measured.relative_l2 is not None:
         changes = [
             f"recalibration moves the outputs by {percent(measured.relative_l2)} (relative L2)"
         ]
     return [*changes, f"whether for the better, only labels tell {on}"] if changes else []
+
+
+_INNOCENT = "BN not guilty: every shift is fine, and with dropout on it is no better than in eval()"
+
+
+def is_innocent(report: Report) -> bool:
+    """Whether a bad accuracy must have another cause: overfitting, other data, labels."""
+    gain = None if report.effect is None else report.effect.train_gain
+    fine = bool(report.layers) and all(each.level is Level.FINE for each in report.layers)
+    return fine and gain is not None and gain.low <= 0.0
+
+
+def _by_metric(measured: Effect, on: str) -> list[str]:
+    scores, name = measured.metric, visible(measured.metric_name or "metric")
+    if scores is None or scores.eval is None or scores.recalibrated is None:
+        return []
+    return [
+        f"{name} {scores.eval:.4g} in eval() as it is, {scores.recalibrated:.4g} recalibrated {on}"
+    ]
+
+
+def _by_labels(measured: Effect, on: str) -> list[str]:
+    scores = measured.accuracy
+    if scores is None or scores.eval is None or scores.recalibrated is None:
+        return []
+    before, after = percent(scores.eval), percent(scores.recalibrated)
+    return [f"accuracy {before} in eval() as it is, {after} recalibrated {on}"]
 
 
 def _changed(measured: Effect) -> list[str]:
