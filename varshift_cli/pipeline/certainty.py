@@ -50,14 +50,19 @@ class Certainty:
     corrected: Answers | None = None
 
     @property
+    def loses_classes(self) -> bool:
+        """Whether recalibration makes the network predict some classes much less."""
+        if self.as_is is None or self.recalibrated is None:
+            return False
+        return self.recalibrated.spread < self.as_is.spread - FEWER_CLASSES
+
+    @property
     def is_lost(self) -> bool:
         """Whether recalibration takes classes or certainty away."""
         if self.as_is is None or self.recalibrated is None:
             return False
-        return (
-            self.recalibrated.spread < self.as_is.spread - FEWER_CLASSES
-            or self.recalibrated.entropy > LESS_CERTAIN * self.as_is.entropy + _NOTHING
-        )
+        certain = LESS_CERTAIN * self.as_is.entropy + _NOTHING
+        return self.loses_classes or self.recalibrated.entropy > certain
 
     @property
     def is_gained(self) -> bool:

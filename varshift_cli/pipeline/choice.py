@@ -6,7 +6,7 @@ guessed where two opposite causes look alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -64,7 +64,13 @@ def nothing_needed(report: Report) -> Choice | None:
 
 
 def choose_by_labels(
-    judge: Judge, as_is: Tensor, candidates: Mapping[str, Tensor], data: str, *, subject: str
+    judge: Judge,
+    as_is: Tensor,
+    candidates: Mapping[str, Tensor],
+    data: str,
+    *,
+    subject: str,
+    by_buffers: Callable[[], Choice],
 ) -> Choice:
     """The better of the repairs if it beats the network as it is beyond noise, else none.
 
@@ -74,6 +80,7 @@ def choose_by_labels(
         candidates: Outputs after each repair, on samples that it has not seen.
         data: What those samples are called.
         subject: What the buffers look like, to be said first.
+        by_buffers: The choice without labels, which decides between repairs that they find alike.
     """
     scores = {name: judge.compare(as_is, after, data) for name, after in candidates.items()}
     scores = {name: found for name, found in scores.items() if found}
@@ -82,6 +89,9 @@ def choose_by_labels(
     ranked = sorted(scores, key=lambda name: _rank(scores[name]), reverse=True)
     accepted = [name for name in ranked if _is_gain(scores[name])]
     told = _told(ranked, scores)
+    if len(accepted) > 1 and _alike(judge, [candidates[name] for name in accepted], data):
+        preferred = by_buffers().method
+        accepted.sort(key=lambda name: name != preferred)
     if accepted:
         return Choice(accepted[0], f"{subject}on {data} {told}", scores=scores[accepted[0]])
     return Choice(
@@ -125,7 +135,7 @@ def choose_by_buffers(report: Report, stale: Staleness | None, certainty: Certai
     if stale is None:
         return Choice(None, "no layer could be compared with its buffers")
     figure = f"median |ln T/R| {stale.distance:.2f}, {stale.excess:.1f} times what momentum allows"
-    if stale.excess <= WITHIN_MOMENTUM:
+    if stale.excess <= WITHIN_MOMENTUM and not certainty.loses_classes:
         return Choice(
             "recalibrate", f"the buffers describe this data with dropout on ({figure}), no labels"
         )
@@ -179,6 +189,12 @@ def staleness(
         if isinstance(value, float) and 0.0 < value <= 1.0:
             momentum[layer.key.name] = value
     return staleness_of(measured.layers, momentum, samples=samples, batch_size=size)
+
+
+def _alike(judge: Judge, outputs: Sequence[Tensor], data: str) -> bool:
+    """Whether no figure tells two repairs apart beyond noise."""
+    scores = judge.compare(outputs[1], outputs[0], data)
+    return not any(is_better(score) or is_worse(score) for score in scores)
 
 
 def _rank(scores: Sequence[Score]) -> tuple[float, float]:

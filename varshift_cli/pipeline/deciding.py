@@ -86,13 +86,21 @@ def decide(evidence: Evidence) -> Choice:
     if nothing is not None:
         return nothing
     judged = evidence.as_is()
-    if judged is not None:
-        candidates = unseen_outputs(evidence, METHODS)
-        if candidates:
-            judge, as_is = judged
-            return choose_by_labels(
-                judge, as_is, candidates, evidence.data, subject=_subject(evidence.report)
-            )
+    candidates = {} if judged is None else unseen_outputs(evidence, METHODS)
+    if judged is None or not candidates:
+        return _by_buffers(evidence)
+    judge, as_is = judged
+    return choose_by_labels(
+        judge,
+        as_is,
+        candidates,
+        evidence.data,
+        subject=_subject(evidence.report),
+        by_buffers=lambda: _by_buffers(evidence),
+    )
+
+
+def _by_buffers(evidence: Evidence) -> Choice:
     size = evidence.batch_size or _USUAL_BATCH
     stale = staleness(evidence.measured, evidence.work.model, samples=evidence.samples, size=size)
     certainty = _certainty(evidence, with_corrected=stale is not None)

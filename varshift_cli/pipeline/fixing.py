@@ -158,6 +158,9 @@ def _as_asked(task: _Task) -> Choice:
         FixDeclinedError: It does harm beyond noise, or nobody can tell.
     """
     method, evidence = task.request.method, task.evidence
+    judged = evidence.as_is()
+    if judged is None:
+        _refuse_unlabelled(task)
     if method == "correct" and task.before.buffers.describe is Describe.CLEAN:
         return Choice(
             None,
@@ -165,9 +168,7 @@ def _as_asked(task: _Task) -> Choice:
             "would do harm",
             needed=False,
         )
-    judged = evidence.as_is()
     if judged is None:
-        _refuse_unlabelled(task)
         return Choice(method, "as asked")
     outputs = unseen_outputs(evidence, (method,)).get(method)
     scores = () if outputs is None else judged[0].compare(judged[1], outputs, evidence.data)
