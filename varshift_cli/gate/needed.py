@@ -38,10 +38,12 @@ def samples_needed(layer: LayerRecord, threshold: float, samples: int) -> int | 
         A number above ``samples``, to two digits; ``None`` where none can be told: the shift or
         its interval is unknown, or it is so near the threshold that no sample would do.
     """
-    width = _half_width(layer)
-    if layer.shift is None or width is None or samples < 1:
+    ends = _half_widths(layer)
+    if layer.shift is None or ends is None or samples < 1:
         return None
     distance = abs(math.log(layer.shift) - math.log(threshold))
+    # The lower end may have been cut off at 1, and then tells too little.
+    width = max(ends) if layer.shift > threshold else ends[1]
     if distance <= width * POWER * math.sqrt(samples / MOST):
         return None
     return max(_two_digits(samples * (POWER * width / distance) ** 2), samples + 1)
@@ -61,20 +63,20 @@ def is_settled(report: Report, judge: Callable[[Report], Verdict]) -> bool:
     return judge(wider).status is status
 
 
-def _half_width(layer: LayerRecord) -> float | None:
+def _half_widths(layer: LayerRecord) -> tuple[float, float] | None:
+    """How far the interval reaches below and above the shift, in ln."""
     interval = layer.shift_interval
     if layer.shift is None or interval is None or not 1 <= layer.shift <= interval.high:
         return None  # unknown, or edited by hand
-    # Intervals are symmetric in ln(shift), but for the lower end, which is cut off at 1.
-    return math.log(interval.high / layer.shift)
+    return math.log(layer.shift / max(interval.low, 1.0)), math.log(interval.high / layer.shift)
 
 
 def _widened(layer: LayerRecord) -> LayerRecord:
-    width = _half_width(layer)
-    if layer.shift is None or width is None:
+    ends = _half_widths(layer)
+    if layer.shift is None or ends is None:
         return layer
-    factor = math.exp(WIDER * width)
-    wider = Interval(max(1.0, layer.shift / factor), layer.shift * factor)
+    below, above = (math.exp(WIDER * each) for each in ends)
+    wider = Interval(max(1.0, layer.shift / below), layer.shift * above)
     return replace(layer, shift_interval=wider)
 
 
