@@ -36,8 +36,8 @@ if TYPE_CHECKING:
         VarianceShiftError,
         assert_variance_shift,
     )
-    from varshift_cli.nn import GaussianDropout, Uout
-    from varshift_cli.pipeline import correct, recalibrate, scan
+    from varshift_cli.nn import DropoutLinear, GaussianDropout, Uout
+    from varshift_cli.pipeline import correct, move_dropout, recalibrate, scan, swap_dropout
     from varshift_cli.records import (
         AttributionShare,
         BaselineRecord,
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         ChannelFigures,
         CheckpointRecord,
         Describe,
+        DropoutChange,
         DropoutLink,
         DropoutRecord,
         Effect,
@@ -88,8 +89,14 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "assert_variance_shift",
     ),
     "varshift_cli.report": ("from_json", "render", "to_json"),
-    "varshift_cli.nn": ("GaussianDropout", "Uout"),
-    "varshift_cli.pipeline": ("correct", "recalibrate", "scan"),
+    "varshift_cli.nn": ("DropoutLinear", "GaussianDropout", "Uout"),
+    "varshift_cli.pipeline": (
+        "correct",
+        "move_dropout",
+        "recalibrate",
+        "scan",
+        "swap_dropout",
+    ),
     "varshift_cli.errors": (
         "ArchitectureError",
         "CheckpointError",
@@ -113,6 +120,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "ChannelFigures",
         "CheckpointRecord",
         "Describe",
+        "DropoutChange",
         "DropoutLink",
         "DropoutRecord",
         "Effect",
@@ -158,6 +166,8 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Describe",
+    "DropoutChange",
+    "DropoutLinear",
     "DropoutLink",
     "DropoutRecord",
     "Effect",
@@ -202,9 +212,11 @@ __all__ = [
     "correct",
     "from_json",
     "judge_report",
+    "move_dropout",
     "recalibrate",
     "render",
     "scan",
+    "swap_dropout",
     "to_json",
 ]
 

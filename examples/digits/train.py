@@ -13,6 +13,7 @@ machine gives the same tensors, bit for bit.
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,11 +74,19 @@ def load_splits() -> tuple[Split, Split]:
     return Split(x[train], y[train]), Split(x[held_out], y[held_out])
 
 
-def train(recipe: Recipe, data: Split, *, seed: int) -> dict[str, object]:
-    """Train one network and return its checkpoint."""
+def train(
+    recipe: Recipe,
+    data: Split,
+    *,
+    seed: int,
+    change: Callable[[nn.Module], object] | None = None,
+) -> dict[str, object]:
+    """Train one network and return its checkpoint; `change` may edit the network beforehand."""
     torch.manual_seed(seed)
     shuffle = torch.Generator().manual_seed(seed)
     net = build(where=recipe.where)
+    if change is not None:
+        change(net)
     steps = len(data.y) // recipe.batch_size
     optimizer = torch.optim.SGD(
         net.parameters(), lr=PEAK_LR, momentum=0.9, weight_decay=5e-4, nesterov=True

@@ -15,6 +15,7 @@ from varshift_cli import (
     BaselineRecord,
     CheckpointRecord,
     DataError,
+    DropoutChange,
     Effect,
     Factors,
     Finding,
@@ -45,9 +46,11 @@ from varshift_cli import (
     correct,
     from_json,
     judge_report,
+    move_dropout,
     recalibrate,
     render,
     scan,
+    swap_dropout,
     to_json,
 )
 
@@ -145,3 +148,10 @@ def monitored(model: nn.Module) -> list[ShiftPoint]:
 
 def built() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 3), Uout(0.1), nn.BatchNorm1d(3), GaussianDropout(0.1))
+
+
+def rebuilt(model: nn.Module) -> nn.Module:
+    assert_type(move_dropout(model, p=0.2, before="fc"), tuple[DropoutChange, ...])
+    for change in swap_dropout(model, Uout(0.1), names=["drop"]):
+        assert_type(change.name, str)
+    return model

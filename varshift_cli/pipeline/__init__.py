@@ -6,14 +6,17 @@ from varshift_cli.pipeline.growing import scan_until
 from varshift_cli.pipeline.inspecting import inspect_checkpoint
 from varshift_cli.pipeline.live import correct, recalibrate, scan
 from varshift_cli.pipeline.scanning import scan_checkpoint
+from varshift_cli.remedies import move_dropout, swap_dropout
 
 __all__ = [
     "correct",
     "draw_batches",
     "fix_checkpoint",
     "inspect_checkpoint",
+    "move_dropout",
     "recalibrate",
     "scan",
     "scan_checkpoint",
     "scan_until",
+    "swap_dropout",
 ]

@@ -14,6 +14,7 @@ from varshift_cli.diagnosis import Observations, describe_buffers, find_causes, 
 from varshift_cli.gate import judge
 from varshift_cli.instrument import BatchNormCatalogue, BatchNormKey, NoiseKey, display_names
 from varshift_cli.measurement import Measurement, effect_of, labels_of, layer_record
+from varshift_cli.pipeline.advice import advice, wanted
 from varshift_cli.pipeline.studies import Studies, Study, with_attribution, with_predictions
 from varshift_cli.records import (
     Batch,
@@ -96,7 +97,8 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
         dropouts=dropouts,
         skipped=_skipped(measured, subject.catalogue),
         findings=findings,
-        remedies=_remedies(findings, subject.checkpoint.path),
+        remedies=_remedies(findings, subject.checkpoint.path)
+        | _tried(measured, findings, dropouts, buffers, subject, study),
         effect=effect,
         verdict=judge(layers, None, findings),
         unknown=_reasons(unknown, layers, effect is not None and effect.accuracy is None, buffers),
@@ -186,6 +188,25 @@ def _calibration(measured: Measurement, subject: Subject) -> CalibrationRecord:
         torch_version=torch.__version__,
         method=measured.procedure.method,
     )
+
+
+def _tried(
+    measured: Measurement,
+    findings: Sequence[Finding],
+    dropouts: Sequence[DropoutRecord],
+    buffers: BuffersRecord,
+    subject: Subject,
+    study: Study | None,
+) -> dict[str, tuple[Remedy, ...]]:
+    """Remedies for dropout, ranked by the shift that they were found to leave."""
+    codes = wanted(findings)
+    if study is None or not codes:
+        return {}
+    trials = study.try_remedies(measured, dropouts, buffers)
+    if trials is None:
+        return {}
+    reaching = [each for each in dropouts if each.reaches]
+    return dict.fromkeys(codes, advice(trials, reaching, subject.checkpoint.path))
 
 
 def _remedies(findings: Sequence[Finding], path: str | None) -> dict[str, tuple[Remedy, ...]]:

@@ -11,7 +11,13 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from varshift_cli.instrument import BatchNormCatalogue, BatchNormKey, NoiseKey, borrowed
+from varshift_cli.instrument import (
+    BatchNormCatalogue,
+    BatchNormKey,
+    NoiseKey,
+    borrowed,
+    display_names,
+)
 from varshift_cli.instrument.borrow import Forward
 from varshift_cli.instrument.failures import forward_error
 from varshift_cli.instrument.lockstep import ForwardRaised
@@ -22,14 +28,23 @@ from varshift_cli.measurement.attribution import (
     attribute,
 )
 from varshift_cli.measurement.attribution import Subject as Attributed
+from varshift_cli.measurement.few import few_samples
 from varshift_cli.records import (
     AttributionShare,
     Batch,
+    BuffersRecord,
+    Describe,
+    DropoutRecord,
     LayerRecord,
     Level,
     Prediction,
     Progress,
 )
+from varshift_cli.remedies.selection import frozen_layers
+from varshift_cli.remedies.trials import Bench, Trials, passes, try_remedies
+
+TRIAL_SAMPLES = 128
+"""Samples on which remedies are tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +99,52 @@ class Study:
                     self.model, cause, raised.batch, self.batches[raised.batch]
                 ) from cause
         return Studies(found.layers, found.predictions, _why_not(measured))
+
+    def try_remedies(
+        self, measured: Measurement, dropouts: Sequence[DropoutRecord], buffers: BuffersRecord
+    ) -> Trials | None:
+        """The shift that every remedy would leave; ``None`` where no dropout is to be blamed.
+
+        Raises:
+            ForwardError: The model's forward raised.
+        """
+        reaching = {key for keys in measured.wiring.sources().values() for key in keys}
+        named = display_names(visit.key for visit in measured.wiring.noises)
+        names = {named[key] for key in reaching if key in named}
+        blamed = [each for each in dropouts if each.name in names]
+        if not blamed or buffers.describe is Describe.CLEAN:
+            return None
+        correctable = buffers.describe is Describe.TRAIN
+        batches, samples, count = few_samples(
+            self.batches, measured.samples, TRIAL_SAMPLES, regroup=self.regroup
+        )
+        most = passes(blamed, correctable=correctable)
+        self.progress.remark(
+            f"remedies: up to {most} passes over {count:,} samples (--no-attribute leaves them out)"
+        )
+        self.progress.start("trying remedies", most)
+        frozen = frozen_layers(self.model, self.catalogue)
+        try:
+            with borrowed(self.model, self.catalogue, self.forward) as instrumented:
+                bench = Bench(
+                    instrumented,
+                    self.catalogue,
+                    batches,
+                    samples,
+                    (self.batches, measured.samples),
+                    {layer.key: layer.clean for layer in measured.layers},
+                    {layer.key: layer.train for layer in measured.layers},
+                    self.seed,
+                    measured.wiring.reached(),
+                    frozen,
+                    self.progress.advance,
+                )
+                return try_remedies(bench, blamed, correctable=correctable)
+        except ForwardRaised as raised:
+            cause = raised.__cause__ or raised
+            raise forward_error(self.model, cause, raised.batch, batches[raised.batch]) from cause
+        finally:
+            self.progress.finish()
 
 
 def with_attribution(

@@ -34,7 +34,7 @@ from varshift_cli.records.levels import LEVEL_BOUNDS, Case, Describe, FindingLev
 from varshift_cli.records.lint import LintReport, StoredLayer
 from varshift_cli.records.policy import LayerRule, Policy, Suppression
 from varshift_cli.records.progress import Progress, SilentProgress
-from varshift_cli.records.repairs import FixRecord, LayerRepair, RepairRecord, Score
+from varshift_cli.records.repairs import DropoutChange, FixRecord, LayerRepair, RepairRecord, Score
 from varshift_cli.records.report import (
     SCHEMA_VERSION,
     BuffersRecord,
@@ -68,6 +68,7 @@ __all__ = [
     "CheckpointDiff",
     "CheckpointRecord",
     "Describe",
+    "DropoutChange",
     "DropoutLink",
     "DropoutRecord",
     "Effect",

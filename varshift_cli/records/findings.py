@@ -29,8 +29,14 @@ class Remedy:
 
     title: str
     how: str
-    """A command, or the edit to make."""
+    """A command; or file, line and the edit to make; or the call in Python."""
     needs_training: bool = False
+    worst_shift: float | None = None
+    """``shift`` of the worst layer that would result, tried in memory; ``None`` if not tried."""
+    mean_shift: float | None = None
+    """Mean over layers of the ``shift`` that would result."""
+    basis: str | None = None
+    """What the two hold for: ``today's weights, 128 samples``."""
 
 
 @dataclass(frozen=True, slots=True)

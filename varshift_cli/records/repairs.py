@@ -9,6 +9,16 @@ from varshift_cli.records.report import CheckpointRecord
 
 
 @dataclass(frozen=True, slots=True)
+class DropoutChange:
+    """One module that ``move_dropout`` or ``swap_dropout`` put in place of another."""
+
+    name: str
+    before: str
+    """As ``print`` shows it: ``Dropout(p=0.5, inplace=False)``."""
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
 class LayerRepair:
     """What a repair did to one BN layer."""
 

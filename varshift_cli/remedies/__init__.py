@@ -1,6 +1,7 @@
 """Repairs of a model's BatchNorm statistics, each proved by a separate eval pass."""
 
 from varshift_cli.remedies.correct import corrected, corrected_statistics
+from varshift_cli.remedies.move import move_dropout
 from varshift_cli.remedies.populations import Populations, Workload, gather_populations
 from varshift_cli.remedies.recalibrate import (
     CleanStatistics,
@@ -10,6 +11,7 @@ from varshift_cli.remedies.recalibrate import (
     write_statistics,
 )
 from varshift_cli.remedies.selection import Selection, select_layers
+from varshift_cli.remedies.swap import swap_dropout
 from varshift_cli.remedies.verify import Verification, verify
 
 __all__ = [
@@ -23,8 +25,10 @@ __all__ = [
     "corrected",
     "corrected_statistics",
     "gather_populations",
+    "move_dropout",
     "recalibrated",
     "select_layers",
+    "swap_dropout",
     "verify",
     "write_statistics",
 ]

@@ -14,6 +14,7 @@ from varshift_cli.report.judged import JudgedLayer, judged_layers
 from varshift_cli.report.layers import cause_words, chosen, fed_by, rest_line
 from varshift_cli.report.markup import markdown_code, markdown_text, shortened
 from varshift_cli.report.provenance import provenance
+from varshift_cli.report.remedies import shift_left
 from varshift_cli.report.text import count, interval, ratio, visible
 from varshift_cli.report.wording import (
     cleared_suspects,
@@ -173,7 +174,11 @@ def _remedies(report: Report) -> list[str]:
 def _remedy(remedy: Remedy, codes: Sequence[str]) -> str:
     how = _command(remedy.how) if remedy.how.startswith("varshift ") else _sentence(remedy.how)
     training = " (needs training)" if remedy.needs_training else ""
-    return f"- {_sentence(remedy.title)}{training}, for {_sentence(', '.join(codes))}: {how}\n"
+    left = shift_left(remedy)
+    left = f"; {_sentence(left)}" if left else ""
+    return (
+        f"- {_sentence(remedy.title)}{training}, for {_sentence(', '.join(codes))}: {how}{left}\n"
+    )
 
 
 def _all_layers(report: Report) -> _Table:

@@ -9,6 +9,7 @@ from rich.text import Text
 from varshift_cli.records import CalibrationRecord, CheckpointRecord, LayerRecord, Report
 from varshift_cli.report import summary
 from varshift_cli.report.layers import chosen, layer_table, rest_line
+from varshift_cli.report.remedies import remedy_lines
 from varshift_cli.report.screen import PLAIN, Style, block, spaced, to_text, wrap
 from varshift_cli.report.text import count, visible
 from varshift_cli.report.wording import is_without_train
@@ -44,6 +45,7 @@ def render_table(
             *summary.why(report, style),
             *summary.cleared(report, style),
             *summary.effect(report, style),
+            *remedy_lines(report, style),
             *summary.skipped(report, style),
             *summary.notes(report, style),
         ],

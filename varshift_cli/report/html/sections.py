@@ -22,6 +22,7 @@ from varshift_cli.records import (
 )
 from varshift_cli.report.markup import html_text, shortened
 from varshift_cli.report.provenance import provenance as measured_with
+from varshift_cli.report.remedies import shift_left
 from varshift_cli.report.text import count, layer_name, percent, ratio, visible
 from varshift_cli.report.wording import (
     cleared_suspects,
@@ -160,7 +161,9 @@ def _remedy(remedy: Remedy) -> str:
     how = html_text(remedy.how)
     how = f"<code>{how}</code>" if remedy.how.startswith("varshift ") else how
     training = ' <span class="tag">needs training</span>' if remedy.needs_training else ""
-    return f"<li>{html_text(remedy.title)}{training}<br>{how}</li>\n"
+    left = shift_left(remedy)
+    left = f"<br>{html_text(left)}" if left else ""
+    return f"<li>{html_text(remedy.title)}{training}<br>{how}{left}</li>\n"
 
 
 def _rivals(rivals: Sequence[str]) -> str:

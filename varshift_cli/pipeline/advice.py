@@ -1,0 +1,174 @@
+"""From trials to advice: remedies in order of what they leave, each with how to do it."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from varshift_cli.records import DropoutRecord, Finding, FindingLevel, Remedy
+from varshift_cli.remedies.trials import BETA, Result, Trials
+
+DROPOUT_CODES = ("VS101", "VS102", "VS103", "VS104")
+"""Causes whose remedies are tried."""
+
+_CONVINCED = 2  # decimals to which two results count as equal, so that the order below decides
+
+
+def wanted(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """The codes to advise on: dropout before BatchNorm, louder than a note."""
+    return tuple(
+        finding.code
+        for finding in findings
+        if finding.code in DROPOUT_CODES and finding.level is not FindingLevel.NOTE
+    )
+
+
+def advice(
+    trials: Trials, dropouts: Sequence[DropoutRecord], path: str | None
+) -> tuple[Remedy, ...]:
+    """Remedies ranked: without training first, recalibration at their head; then by worst shift."""
+    free = _ranked(_without_training(trials, path))
+    if trials.recalibrate is not None:
+        # Correct is the safer one where the data do not look like training data, and varshift fix
+        # decides that; by the shift alone, recalibration leaves least by construction.
+        free.sort(key=lambda remedy: not remedy.title.startswith("Recalibrate"))
+    return (*free, *_ranked(_with_training(trials, dropouts)))
+
+
+def _ranked(remedies: Iterable[Remedy]) -> list[Remedy]:
+    """By the worst layer, then the mean; the order given decides between equals."""
+    return sorted(
+        remedies,
+        key=lambda each: (
+            round(each.worst_shift or 0.0, _CONVINCED),
+            round(each.mean_shift or 0.0, _CONVINCED),
+        ),
+    )
+
+
+def _without_training(trials: Trials, path: str | None) -> Iterable[Remedy]:
+    model = None if path is None else shlex.quote(path)
+    if trials.recalibrate is not None:
+        yield _remedy(
+            "Recalibrate: recompute the statistics with dropout off",
+            f"varshift fix {model} --recalibrate"
+            if model
+            else "varshift_cli.recalibrate(model, batches)",
+            trials.recalibrate,
+            trials,
+        )
+    if trials.correct is not None:
+        yield _remedy(
+            "Correct: take out of the statistics what dropout put in",
+            f"varshift fix {model} --correct" if model else "varshift_cli.correct(model, batches)",
+            trials.correct,
+            trials,
+            samples=trials.everything,
+        )
+
+
+def _with_training(trials: Trials, dropouts: Sequence[DropoutRecord]) -> Iterable[Remedy]:
+    where, modules = _where(dropouts), not _has_functional(dropouts)
+    strongest = max((each.p or 0.0 for each in dropouts), default=0.0)
+
+    def how(edit: str, call: str) -> str:
+        return f"{where}: {edit}" + (f"; or {call}" if modules else "")
+
+    yield _remedy(
+        "Move the dropout behind the last BatchNorm",
+        how(
+            f"take it out, and put nn.Dropout({strongest:g}) before the last linear layer",
+            "varshift_cli.move_dropout(model)",
+        ),
+        trials.move,
+        trials,
+        training=True,
+    )
+    if trials.uout is not None:
+        yield _remedy(
+            f"Uout({BETA:g}) in place of dropout",
+            how(
+                f"varshift_cli.Uout({BETA:g}) in its place",
+                f"varshift_cli.swap_dropout(model, varshift_cli.Uout({BETA:g}))",
+            ),
+            trials.uout,
+            trials,
+            training=True,
+        )
+    if trials.by_element is not None:
+        yield _remedy(
+            "Drop elements in place of whole channels",
+            how(
+                f"nn.Dropout({strongest:g}) in place of Dropout1d, 2d or 3d",
+                f"varshift_cli.swap_dropout(model, torch.nn.Dropout({strongest:g}))",
+            ),
+            trials.by_element,
+            trials,
+            training=True,
+        )
+    if trials.lower is not None:
+        lower = strongest * trials.fraction
+        yield _remedy(
+            f"Drop less: p = {lower:.2g} in place of {strongest:g}",
+            how(
+                f"p = {lower:.2g}",
+                f"varshift_cli.swap_dropout(model, torch.nn.Dropout({lower:.2g}))",
+            ),
+            trials.lower,
+            trials,
+            training=True,
+        )
+    if trials.gaussian is not None:
+        sigma = (strongest / (1.0 - strongest)) ** 0.5 if strongest < 1.0 else 1.0
+        yield _remedy(
+            "Gaussian noise of equal strength",
+            how(
+                f"varshift_cli.GaussianDropout({sigma:.2g}) in its place",
+                f"varshift_cli.swap_dropout(model, varshift_cli.GaussianDropout({sigma:.2g}))",
+            ),
+            trials.gaussian,
+            trials,
+            training=True,
+        )
+    yield _remedy(
+        "No dropout before BatchNorm at all",
+        how("take it out", "varshift_cli.swap_dropout(model, torch.nn.Identity())"),
+        trials.remove,
+        trials,
+        training=True,
+    )
+
+
+def _remedy(
+    title: str,
+    how: str,
+    result: Result,
+    trials: Trials,
+    *,
+    training: bool = False,
+    samples: int | None = None,
+) -> Remedy:
+    return Remedy(
+        title,
+        how,
+        training,
+        result.worst,
+        result.mean,
+        f"today's weights, {trials.samples if samples is None else samples:,} samples",
+    )
+
+
+def _where(dropouts: Sequence[DropoutRecord]) -> str:
+    """``model.py:37 (12 dropouts)``; the names where the code is not known."""
+    places = Counter(each.location for each in dropouts if each.location is not None)
+    if not places:
+        names = [each.name for each in dropouts]
+        return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    parts = [place if many == 1 else f"{place} ({many} dropouts)" for place, many in places.items()]
+    return ", ".join(parts[:3]) + (f" and {len(parts) - 3} more" if len(parts) > 3 else "")
+
+
+def _has_functional(dropouts: Sequence[DropoutRecord]) -> bool:
+    """Whether any of them is a call in forward rather than a module."""
+    return any("dropout#" in each.name.rpartition(".")[2] for each in dropouts)
