@@ -9,7 +9,7 @@ import pytest
 
 import varshift_cli
 
-PUBLIC_USE = Path(__file__).parent / "typing" / "public_use.py"
+PUBLIC_USE = Path(__file__).parent / "typed" / "public_use.py"
 FUNCTIONS = [
     name for name in varshift_cli.__all__ if inspect.isfunction(getattr(varshift_cli, name))
 ]

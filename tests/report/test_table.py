@@ -261,7 +261,7 @@ def test_next_commands():
 
     screen = render_table(report, typed=("--arch", "m.py:Net", "--data", "d 1.npz"))
 
-    command = "varshift fix 'my nets/a.pt' --arch m.py:Net --data 'd 1.npz' --recalibrate"
+    command = "varshift fix 'my nets/a.pt' --arch m.py:Net --data 'd 1.npz'"
     assert f"next      {command}\n" in screen
 
 

@@ -103,7 +103,7 @@ def next_steps(report: Report, style: Style, *, typed: Sequence[str]) -> list[Te
     rows = []
     if _is_repairable(report):
         purpose = "repairs the statistics; writes a new file"
-        rows.append((f"varshift fix {model} --recalibrate", purpose))
+        rows.append((f"varshift fix {model}", purpose))
     if has_faults(report):
         code = visible(report.findings[0].code)
         rows.append((f"varshift explain {code}", "what it is, and what to do about it"))
