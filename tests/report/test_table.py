@@ -291,3 +291,16 @@ def test_five_hundred_layers():
     screen = render_table(replace(samples.shifted(), layers=layers), all_layers=True)
 
     assert len(re.findall(r"^layer\d+\.bn", screen, re.MULTILINE)) == 500
+
+
+@pytest.mark.parametrize("style", [Style(), Style(80, fold=True, colour=True)])
+def test_hostile_names(style):
+    """No name moves the cursor, breaks a line, or speaks to the runner of a job from its log."""
+    screen = render_table(samples.hostile(), style, all_layers=True)
+    bare = re.sub(r"\x1b\[[\d;]*m", "", screen)
+
+    assert all(each.isprintable() or each == "\n" for each in bare)
+    assert "##[" not in bare
+    if not style.fold:  # terminals alone break words
+        assert not [line for line in bare.splitlines() if line.lstrip().startswith("::")]
+        assert f"{'x' * 500}  2.92" in bare

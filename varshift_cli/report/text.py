@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 
 from varshift_cli.records import Interval
 
 _WHOLE = 100.0
 _TINY = 0.1
+_COMMAND = re.compile(r"(?<!\S)::")
 
 
 def visible(text: str) -> str:
@@ -16,7 +18,10 @@ def visible(text: str) -> str:
     Layer names and paths come from files that others made; raw they could move the cursor, change
     colours, or read right to left.
     """
-    return "".join(each if each.isprintable() else _escape(each) for each in text)
+    shown = "".join(each if each.isprintable() else _escape(each) for each in text)
+    # In a job's log a line that begins with :: or holds ##[ is a command to GitHub's runner; a
+    # line may begin at any word.
+    return _COMMAND.sub(r"\\x3a:", shown).replace("##[", "#\\x23[")
 
 
 def layer_name(name: str) -> str:
