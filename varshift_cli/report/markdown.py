@@ -15,6 +15,7 @@ from varshift_cli.report.layers import cause_words, chosen, fed_by, rest_line
 from varshift_cli.report.markup import markdown_code, markdown_text, shortened
 from varshift_cli.report.provenance import provenance
 from varshift_cli.report.remedies import shift_left
+from varshift_cli.report.singles import single_dropouts
 from varshift_cli.report.text import count, interval, ratio, visible
 from varshift_cli.report.wording import (
     cleared_suspects,
@@ -41,6 +42,7 @@ def to_markdown(report: Report) -> str:
     page.add_items(_remedies(report))
     provenance = _details("What was measured, and how", _provenance(report))
     page.add_rows(_all_layers(report), folded=True, reserve=len(provenance))
+    page.add_rows(_singles(report), folded=True, reserve=len(provenance))
     page.add(provenance)
     return page.text()
 
@@ -205,6 +207,25 @@ def _full_row(judged: JudgedLayer, *, gated: bool) -> str:
         _sentence(layer.cause or judged.reason or ""),
     ]
     return _row(*cells, *([judged.outcome.value.replace("_", " ")] if gated else []))
+
+
+def _singles(report: Report) -> _Table:
+    rows = [
+        _row(
+            _name(each.layer),
+            _name(each.dropout),
+            each.reach,
+            *("-" if value is None else ratio(value) for value in (each.alone, each.predicted)),
+            _sentence(each.remark),
+        )
+        for each in single_dropouts(report)
+    ]
+    head = _row("layer", "dropout", "reaches it", "alone", "by formula", "")
+    return _Table(
+        "What each dropout does by itself: variance without over variance with it",
+        head + "|:--|:--|:--|--:|--:|:--|\n",
+        rows,
+    )
 
 
 def _provenance(report: Report) -> str:

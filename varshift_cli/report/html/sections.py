@@ -23,6 +23,7 @@ from varshift_cli.records import (
 from varshift_cli.report.markup import html_text, shortened
 from varshift_cli.report.provenance import provenance as measured_with
 from varshift_cli.report.remedies import shift_left
+from varshift_cli.report.singles import Single, single_dropouts
 from varshift_cli.report.text import count, layer_name, percent, ratio, visible
 from varshift_cli.report.wording import (
     cleared_suspects,
@@ -196,18 +197,40 @@ def _value(value: object) -> str:
 
 
 def dropouts(report: Report) -> str:
-    """Every dropout, where it is called and what it reaches."""
+    """Every dropout, where it is called and what it reaches; and what each does by itself."""
     if not report.dropouts:
         return ""
-    rows = "".join(map(_dropout, report.dropouts))
-    head = "".join(
-        f'<th scope="col">{each}</th>' for each in ("dropout", "kind", "p", "called at", "reaches")
+    called = _folded(
+        count(len(report.dropouts), "dropout"),
+        ("dropout", "kind", "p", "called at", "reaches"),
+        map(_dropout, report.dropouts),
     )
-    title = f"<summary>{count(len(report.dropouts), 'dropout')}</summary>"
-    table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table>"
+    alone = _folded(
+        "What each does by itself: variance without over variance with it",
+        ("layer", "dropout", "reaches it", "alone", "by formula", "remark"),
+        map(_single, single_dropouts(report)),
+    )
+    return f'<section id="dropouts"><h2>Dropout</h2>\n{called}{alone}</section>\n'
+
+
+def _folded(title: str, head: Sequence[str], rows: Iterable[str]) -> str:
+    """A table to be unfolded; nothing without rows."""
+    body = "".join(rows)
+    cells = "".join(f'<th scope="col">{each}</th>' for each in head)
+    table = f"<table>\n<thead><tr>{cells}</tr></thead>\n<tbody>\n{body}</tbody></table>"
+    folded = f'<details><summary>{title}</summary>\n<div class="wide">{table}</div></details>\n'
+    return folded if body else ""
+
+
+def _single(each: Single) -> str:
+    figures = "".join(
+        f'<td class="number">{"" if value is None else ratio(value)}</td>'
+        for value in (each.alone, each.predicted)
+    )
     return (
-        '<section id="dropouts"><h2>Dropout</h2>\n'
-        f'<details>{title}\n<div class="wide">{table}</div></details></section>\n'
+        f"<tr><td><code>{html_text(each.layer)}</code></td>"
+        f"<td><code>{html_text(each.dropout)}</code></td><td>{each.reach}</td>{figures}"
+        f"<td>{html_text(each.remark)}</td></tr>\n"
     )
 
 
