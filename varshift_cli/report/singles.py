@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from varshift_cli.records import LayerRecord, Report
 from varshift_cli.report.judged import judged_layers
-from varshift_cli.report.text import ratio, visible
+from varshift_cli.report.text import visible
 
 
 @dataclass(frozen=True, slots=True)
