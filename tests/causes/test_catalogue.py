@@ -6,7 +6,7 @@ from varshift_cli.causes import CATALOGUE, find
 from varshift_cli.errors import UsageError
 
 EVERY = list(CATALOGUE.values())
-OFFERED = {"--recalibrate", "--key", "--data", "--train-data"}
+OFFERED = {"--recalibrate", "--key", "--data", "--train-data", "--noise"}
 
 
 def test_short_is_plain():
@@ -24,6 +24,7 @@ def test_codes():
         "VS104",
         "VS110",
         "VS120",
+        "VS121",
         "VS130",
         "VS140",
         "VS201",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.nets import ConvNet, Mlp, batches_of, warmed_up
 from varshift_cli.errors import ForwardError, NothingToMeasureError
 from varshift_cli.instrument import find_batch_norms
-from varshift_cli.measurement import Measurement, measure, passes
+from varshift_cli.measurement import Measurement, measure, memory, passes
 from varshift_cli.records import Batch, Case, SilentProgress
 
 
@@ -70,7 +70,7 @@ def test_windows_are_merged_by_total_variance(
     """With more batches than may live at once, the first layer stays exact and windows are told."""
     model, x = mlp
     whole = run(model, batches_of(x, 8))
-    monkeypatch.setattr(passes, "MAX_LIVE", 4)
+    monkeypatch.setattr(memory, "MAX_LIVE", 4)
     windowed = run(model, batches_of(x, 8))
     assert (whole.procedure.windows, windowed.procedure.windows) == (1, 3)
     first = [m.layers[0].clean.pooled().var for m in (whole, windowed)]

@@ -215,6 +215,38 @@ IGNORES_EVAL = Cause(
     reference="PyTorch documentation, torch.nn.functional.dropout: training defaults to True",
 )
 
+UNREGISTERED = Cause(
+    code="VS121",
+    title="noise that is not registered",
+    family=Family.NOISE,
+    short=(
+        "In train() the network draws random numbers, or takes another path, in a place that "
+        "varshift does not know as noise. What dropout does behind it cannot be told."
+    ),
+    signature=(
+        "A forward with every flag in train and all known noise off draws random numbers, or "
+        "gives a layer another input than eval() does. The stale and dropout factors of the "
+        "layers behind it are unknown; the shift itself is measured."
+    ),
+    why=(
+        "A layer of your own draws under `if self.training`, or a function such as drop_path is "
+        "called with training=self.training. Its class is not among those known by name "
+        "(DropPath, StochasticDepth, DropBlock and the like), so that it stayed off in the pass "
+        "that stands for training."
+    ),
+    remedies=(
+        Remedy(
+            "Name the class that draws",
+            "varshift scan {model} --noise FILE.py:Class, or noise = [...] in the settings file",
+        ),
+        Remedy(
+            "Give the function a module of its own",
+            "a DropPath module in __init__() is known by its name",
+        ),
+    ),
+    reference="the probe is varshift's",
+)
+
 ALREADY_REPAIRED = Cause(
     code="VS130",
     title="already repaired: the buffers describe the network with dropout off",
@@ -242,5 +274,6 @@ CAUSES = (
     MEAN_MOVING,
     INHERITED,
     IGNORES_EVAL,
+    UNREGISTERED,
     ALREADY_REPAIRED,
 )

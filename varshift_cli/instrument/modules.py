@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.hooks import RemovableHandle
 
 from varshift_cli.instrument.noise_modules import NoiseModule, NoiseSwitch
@@ -41,7 +43,10 @@ class ModuleStack:
         noises: Sequence[NoiseModule] = (),
         batch_norms: Collection[str] = (),
     ) -> None:
+        self._model = model
         self._local = threading.local()
+        self.in_training = False
+        """Whether every flag says train, for a probe."""
         self._handles: list[RemovableHandle] = []
         self.switch = NoiseSwitch(noises)
         self.elsewhere: set[str] = set()
@@ -86,6 +91,35 @@ class ModuleStack:
     def forget(self) -> None:
         """The forward of this thread is over."""
         self._local.listener = None
+
+    @contextmanager
+    def all_in_training(self) -> Iterator[None]:
+        """Set every flag but those of normalisations and of known noise, and set them back.
+
+        BN with a flag in train would refuse a single sample, and count batches.
+        """
+        apart = {id(each.module) for each in self.switch.modules.values()}
+        others = [
+            module
+            for module in self._model.modules()
+            if not isinstance(module, _NormBase) and id(module) not in apart
+        ]
+        self.in_training = True
+        try:
+            for module in others:
+                module.training = True
+            yield
+        finally:
+            self.in_training = False
+            for module in others:
+                module.training = False
+
+    def current(self) -> tuple[str, str]:
+        """Path and class name of the module that is running in this thread."""
+        paths = getattr(self._local, "paths", None)
+        path = paths[-1] if paths else ""
+        module = self._modules.get(path)
+        return path, "" if module is None else type(module).__name__
 
     def is_noise(self, path: str) -> bool:
         """Whether the module at a path is itself noise rather than one that calls it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from varshift_cli.instrument import (
 from varshift_cli.instrument.borrow import Forward, device_of
 from varshift_cli.instrument.failures import forward_error
 from varshift_cli.instrument.lockstep import ForwardRaised
+from varshift_cli.instrument.probing import Probe, probe
 from varshift_cli.measurement.layers import LayerMoments
 from varshift_cli.measurement.outputs import Outputs
 from varshift_cli.measurement.passes import Procedure, run_eval, run_population
@@ -48,6 +49,7 @@ class Measurement:
         batch_statistics: BN that normalise by the batch even in eval().
         unreached: BN that no batch reached.
         outputs: Model outputs of ``eval``, ``clean`` and ``train``, joined, or None.
+        probe: What small forwards with other seeds, and with every flag in train, showed.
         join: How many batches went through the population passes together.
     """
 
@@ -60,6 +62,7 @@ class Measurement:
     unreached: tuple[str, ...]
     outputs: Mapping[str, Tensor | None]
     join: int = 1
+    probe: Probe = field(default_factory=Probe)
 
 
 def measure(
@@ -172,6 +175,7 @@ class _Measuring:
             self._unreached(deployed),
             self._all_outputs(same=train is clean),
             join,
+            self._probe(shown),
         )
 
     def _wire(self) -> tuple[Wiring, Batch]:
@@ -186,6 +190,13 @@ class _Measuring:
         # A model recorded or written for one batch size takes no other.
         try:
             return trace_wiring(self._instrumented, whole), whole
+        except Exception as error:
+            raise ForwardRaised(0) from error
+
+    def _probe(self, few: Batch) -> Probe:
+        """Last, since a forward in train may change a state that the passes rely on."""
+        try:
+            return probe(self._instrumented, few)
         except Exception as error:
             raise ForwardRaised(0) from error
 

@@ -11,6 +11,7 @@ import torch
 from varshift_cli import __version__
 from varshift_cli.causes import CATALOGUE
 from varshift_cli.diagnosis import Observations, describe_buffers, find_causes, name_cause
+from varshift_cli.diagnosis.probed import UNREGISTERED, probed_findings
 from varshift_cli.gate import judge
 from varshift_cli.instrument import BatchNormCatalogue, BatchNormKey, NoiseKey, display_names
 from varshift_cli.measurement import Measurement, effect_of, labels_of, layer_record
@@ -64,7 +65,9 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
         )
         for layer, record in zip(measured.layers, layers, strict=True)
     )
-    buffers, why = describe_buffers(measured.layers)
+    suspect = measured.probe.suspect
+    known = [layer for layer in measured.layers if layer.key not in suspect]
+    buffers, why = describe_buffers(known)
     dropouts = _dropouts(measured, names, noises)
     findings = find_causes(
         Observations(
@@ -76,6 +79,8 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
             sorted({key.name for key in measured.always_on}),
         )
     )
+    always_on = sorted({key.name for key in measured.always_on})
+    findings = (*probed_findings(measured.probe, names, always_on), *findings)
     effect, no_effect = effect_of(
         measured.outputs["eval"],
         measured.outputs["clean"],
@@ -87,6 +92,14 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
     unknown = {"effect": no_effect, "buffers.slope": why if buffers.slope is None else None}
     for index in range(len(layers) if subject.without_noise is not None else 0):
         unknown |= {f"layers.{index}.factors.{name}": why for name in ("stale", "dropout")}
+    for index, layer in enumerate(measured.layers):
+        if layer.key in suspect:
+            unknown |= {f"layers.{index}.factors.{name}": UNREGISTERED for name in _OF_TRAIN}
+    if measured.probe.failed is not None:
+        unknown["findings"] = (
+            "noise that is not registered was not looked for: with every flag in train the "
+            f"forward raised {measured.probe.failed}"
+        )
     unknown |= _no_attribution(measured, layers, studies)
     return Report(
         varshift_version=__version__,
@@ -104,6 +117,10 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
         unknown=_reasons(unknown, layers, effect is not None and effect.accuracy is None, buffers),
         notes=_notes(subject),
     )
+
+
+_OF_TRAIN = ("stale", "dropout")
+"""Factors that need to know what training sees."""
 
 
 def _layers(
@@ -124,7 +141,7 @@ def _layers(
                 dropouts=tuple(DropoutLink(noises[key], case) for key, case in visit.dropouts),
                 upstream=tuple(names.get(key, key.name) for key in visit.upstream),
             )
-        if subject.without_noise is not None:
+        if subject.without_noise is not None or layer.key in measured.probe.suspect:
             records.append(_without_train(record))
             continue
         records.append(replace(record, cause=name_cause(record.factors, record.level)))
