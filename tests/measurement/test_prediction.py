@@ -308,3 +308,49 @@ def test_channel_noise_flattened_into_a_linear_layer() -> None:
     assert found.measured is not None
     assert found.error is not None
     assert abs(math.log(found.predicted / found.measured)) < 4 * found.error
+
+
+def test_dropout_in_place() -> None:
+    """nn.Dropout(inplace=True) and what is done to its input afterwards in place."""
+
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.relu = nn.Conv2d(6, 8, 3), nn.ReLU(inplace=True)
+            self.drop, self.bn = nn.Dropout(0.5, inplace=True), nn.BatchNorm2d(8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.relu(self.conv(x))
+            self.drop(x)
+            x += 1
+            out: Tensor = self.bn(x)
+            return out
+
+    torch.manual_seed(0)
+    x = smooth((6, 8, 8), 256)
+    found = only(scan(warmed_up(InPlace(), x), list(x.split(64))))
+    assert found.predicted is not None
+    assert found.measured is not None
+    assert found.error is not None
+    assert abs(math.log(found.predicted / found.measured)) < 4 * found.error
+
+
+def test_noise_inside_an_rnn_is_named_and_not_predicted() -> None:
+    """The LSTM's own dropout reaches bn: measured, with the reason why it is not predicted."""
+
+    class Rnn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.LSTM(6, 8, 2, dropout=0.5, batch_first=True)
+            self.bn = nn.BatchNorm1d(8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.bn(self.rnn(x)[0].transpose(1, 2))
+            return out
+
+    torch.manual_seed(0)
+    x = torch.randn(256, 5, 6)
+    found = only(scan(warmed_up(Rnn(), x), list(x.split(64))))
+    assert (found.name, found.predicted, found.agrees) == ("rnn", None, None)
+    assert found.reason == "no closed form for rnn_dropout"
+    assert found.measured is not None

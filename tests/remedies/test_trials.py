@@ -191,3 +191,26 @@ def test_uout_swapped_in_is_predicted_too() -> None:
     swap_dropout(model, Uout(1.0))
     report = scan(warmed_up(model, x, steps=200), x)
     assert all(layer.shift is not None for layer in report.layers)
+
+
+def test_the_dropout_that_does_most_is_named_first() -> None:
+    """Two dropouts in two lines: the edit starts with the one of the largest share."""
+
+    class Uneven(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weak, self.strong = nn.Dropout(0.05), nn.Dropout(0.6)
+            self.bn = nn.BatchNorm1d(12)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.weak(x)
+            x = self.strong(x)
+            out: Tensor = self.bn(x)
+            return out
+
+    torch.manual_seed(0)
+    x = torch.randn(512, 12)
+    report = scan(warmed_up(Uneven(), x, steps=200), x)
+    places = {each.name: each.location for each in report.dropouts}
+    move = next(each for each in report.remedies["VS101"] if each.title.startswith("Move"))
+    assert move.how.startswith(f"{places['strong']}, {places['weak']}: ")

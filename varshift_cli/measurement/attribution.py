@@ -14,24 +14,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
-from torch import Tensor
-
-from varshift_cli.instrument import BatchNormKey, Instrumented, NoiseKey, Wiring
+from varshift_cli.instrument import BatchNormKey, NoiseKey
 from varshift_cli.instrument.interception import NoiseCall
+from varshift_cli.measurement.comparison import Comparing, Comparison, Subject, log_mean
 from varshift_cli.measurement.few import few_samples
 from varshift_cli.measurement.layers import LayerMoments
-from varshift_cli.measurement.paper import Quantities
 from varshift_cli.measurement.passes import run_population
-from varshift_cli.measurement.prediction import Predicted, predict
 from varshift_cli.measurement.regimes import PopulationRegime, Switch, all_off, all_on
 from varshift_cli.measurement.samples import Samples
-from varshift_cli.records import Batch, Case, Progress
+from varshift_cli.records import Batch, Progress
 from varshift_cli.statistics import (
     GroupMoments,
-    jackknife_error,
-    live_channels,
-    log_ratio,
 )
 
 SMALLEST_TOTAL = 0.05
@@ -71,41 +64,11 @@ class LayerAttribution:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """One dropout that reaches a layer with no other BN between: predicted beside measured."""
-
-    case: Case
-    reason: str | None
-    """Why there is no prediction, or why it is not compared."""
-    predicted: float | None
-    """As :class:`Share`, from the clean pass alone."""
-    measured: float | None
-    error: float | None
-    """Standard error of predicted - measured."""
-    agrees: bool | None
-    """Whether the two are equal within 95 %."""
-    paper: Quantities | None
-
-
-@dataclass(frozen=True, slots=True)
 class Attribution:
     """Shares of the layers that were asked for, and predictions of all that dropout reaches."""
 
     layers: Mapping[BatchNormKey, LayerAttribution]
     predictions: Mapping[BatchNormKey, Mapping[NoiseKey, Comparison]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Subject:
-    """What is attributed, and with what."""
-
-    instrumented: Instrumented
-    batches: Sequence[Batch]
-    samples: Samples
-    layers: Sequence[LayerMoments]
-    wiring: Wiring
-    seed: int
-    regroup: bool
 
 
 def attribute(
@@ -173,9 +136,7 @@ class _Rounds:
         self._progress = progress
         self._second = len(wanted) <= _WITH_SECOND
         self._layers = {layer.key: layer for layer in subject.layers}
-        self._predicted: dict[BatchNormKey, dict[NoiseKey, Predicted]] = {}
-        self.comparisons: dict[BatchNormKey, dict[NoiseKey, Comparison]] = {}
-        self._indirect = subject.wiring.indirect_sources()
+        self.comparisons: Mapping[BatchNormKey, Mapping[NoiseKey, Comparison]] = {}
         self._rounds: list[dict[BatchNormKey, dict[NoiseKey, Share]]] = []
 
     def run(self) -> dict[BatchNormKey, dict[NoiseKey, Share]]:
@@ -211,74 +172,29 @@ class _Rounds:
         if not batches:
             return 0
         clean = self._pass(batches, samples, all_off)
+        comparing = None
         if not self._rounds:
-            self._predict(batches, samples, clean)
+            comparing = Comparing(self._subject, self._layers, clean)
+            comparing.predict(batches, samples)
+            self.comparisons = comparing.found
         joint = self._pass(batches, samples, all_on) if self._second else None
         found: dict[BatchNormKey, dict[NoiseKey, Share]] = {key: {} for key in self._targets}
         for noise in self._wanted:
             alone = self._pass(batches, samples, _only(noise))
             rest = self._pass(batches, samples, _all_but(noise)) if joint else None
-            if not self._rounds:
-                self._compare(noise, clean, alone)
+            if comparing is not None:
+                comparing.compare(noise, alone)
             for key in self._targets:
                 layer = self._layers[key]
-                share = _log_mean(layer, clean[key], alone[key])
+                share = _share(layer, clean[key], alone[key])
                 if share.share == 0.0:
                     continue  # it does not reach this layer: the passes are equal to the last bit
                 if joint is not None and rest is not None:
-                    off = _log_mean(layer, rest[key], joint[key]).share
+                    off = log_mean(layer, rest[key], joint[key])[0]
                     share = replace(share, second=(share.share + off) / 2.0)
                 found[key][noise] = share
         self._rounds.append(found)
         return count
-
-    def _predict(
-        self,
-        batches: Sequence[Batch],
-        samples: Samples,
-        clean: Mapping[BatchNormKey, GroupMoments],
-    ) -> None:
-        statistics = {key: moments.pooled() for key, moments in clean.items()}
-        self._predicted = predict(self._subject.instrumented, batches, samples, statistics)
-        for key, noises in self._predicted.items():
-            if key in self._layers:
-                self.comparisons[key] = {
-                    noise: self._comparison(key, noise, None) for noise in noises
-                }
-
-    def _compare(
-        self,
-        noise: NoiseKey,
-        clean: Mapping[BatchNormKey, GroupMoments],
-        alone: Mapping[BatchNormKey, GroupMoments],
-    ) -> None:
-        for key, noises in self._predicted.items():
-            if noise in noises and key in self._layers:
-                share = _log_mean(self._layers[key], clean[key], alone[key]).share
-                found = self._comparison(key, noise, (share, alone[key]))
-                self.comparisons[key][noise] = found
-
-    def _comparison(
-        self, key: BatchNormKey, noise: NoiseKey, measured: tuple[float, GroupMoments] | None
-    ) -> Comparison:
-        layer, predicted = self._layers[key], self._predicted[key][noise]
-        live = _live(layer)
-        share = predicted.share(live, layer.eps)
-        reason = predicted.reason
-        apart = None
-        if reason is None and noise in self._indirect[key]:
-            reason = "it also reaches the layer through other BatchNorm layers"
-        elif reason is None and measured is not None:
-            apart = predicted.deviation(measured[1], live, layer.eps)
-        return Comparison(
-            predicted.case,
-            reason,
-            share,
-            None if measured is None else measured[0],
-            None if apart is None else apart.error,
-            None if apart is None else apart.is_zero,
-            predicted.paper,
-        )
 
     def _pass(
         self, batches: Sequence[Batch], samples: Samples, switch: Switch
@@ -318,25 +234,8 @@ def _mean(shares: Sequence[Share | None]) -> Share:
     )
 
 
-def _log_mean(layer: LayerMoments, numerator: GroupMoments, denominator: GroupMoments) -> Share:
-    """Mean over the layer's live channels of the log ratio of two passes over the same samples."""
-    live = _live(layer)
-    top, bottom = numerator.populated(), denominator.populated()
-
-    def mean(upper: Tensor, lower: Tensor) -> Tensor:
-        return log_ratio(upper, lower, layer.eps)[..., live].mean(dim=-1)
-
-    share = float(mean(top.pooled().var.cpu(), bottom.pooled().var.cpu()))
-    if top.groups < 2 or top.groups != bottom.groups:
-        return Share(share, math.nan)
-    weights = 1.0 - torch.eye(top.groups, dtype=torch.float64)
-    partial = mean(top.reweighted(weights)[1], bottom.reweighted(weights)[1])
-    return Share(share, jackknife_error(partial))
-
-
-def _live(layer: LayerMoments) -> Tensor:
-    running = layer.site.running_var.detach().double().cpu()
-    return live_channels(running, layer.eval.pooled().var.cpu(), layer.eps)
+def _share(layer: LayerMoments, clean: GroupMoments, alone: GroupMoments) -> Share:
+    return Share(*log_mean(layer, clean, alone))
 
 
 def _only(noise: NoiseKey) -> Switch:

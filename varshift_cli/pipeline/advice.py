@@ -6,7 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from varshift_cli.records import DropoutRecord, Finding, FindingLevel, Remedy
+from varshift_cli.records import DropoutRecord, Finding, FindingLevel, LayerRecord, Remedy
 from varshift_cli.remedies.trials import BETA, Result, Trials
 
 DROPOUT_CODES = ("VS101", "VS102", "VS103", "VS104")
@@ -25,15 +25,37 @@ def wanted(findings: Sequence[Finding]) -> tuple[str, ...]:
 
 
 def advice(
-    trials: Trials, dropouts: Sequence[DropoutRecord], path: str | None
+    trials: Trials,
+    dropouts: Sequence[DropoutRecord],
+    layers: Sequence[LayerRecord],
+    path: str | None,
 ) -> tuple[Remedy, ...]:
-    """Remedies ranked: without training first, recalibration at their head; then by worst shift."""
+    """Remedies ranked: without training first, recalibration at their head; then by worst shift.
+
+    Args:
+        trials: What each leaves.
+        dropouts: Those that reach a BatchNorm.
+        layers: Their attribution says which of them to name first.
+        path: The checkpoint; ``None`` for a model in memory.
+    """
+    dropouts = _strongest_first(dropouts, layers)
     free = _ranked(_without_training(trials, path))
     if trials.recalibrate is not None:
         # Correct is the safer one where the data do not look like training data, and varshift fix
         # decides that; by the shift alone, recalibration leaves least by construction.
         free.sort(key=lambda remedy: not remedy.title.startswith("Recalibrate"))
     return (*free, *_ranked(_with_training(trials, dropouts)))
+
+
+def _strongest_first(
+    dropouts: Sequence[DropoutRecord], layers: Sequence[LayerRecord]
+) -> list[DropoutRecord]:
+    """By the sum over layers of |share|; in the order of the forward where there are no shares."""
+    total: dict[str, float] = {}
+    for layer in layers:
+        for share in layer.attribution or ():
+            total[share.name] = total.get(share.name, 0.0) + abs(share.share)
+    return sorted(dropouts, key=lambda each: -total.get(each.name, 0.0))
 
 
 def _ranked(remedies: Iterable[Remedy]) -> list[Remedy]:
@@ -160,7 +182,7 @@ def _remedy(
 
 
 def _where(dropouts: Sequence[DropoutRecord]) -> str:
-    """``model.py:37 (12 dropouts)``; the names where the code is not known."""
+    """``model.py:37 (12 dropouts)``, the strongest first; names where the code is not known."""
     places = Counter(each.location for each in dropouts if each.location is not None)
     if not places:
         names = [each.name for each in dropouts]

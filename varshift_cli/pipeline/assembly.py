@@ -111,7 +111,7 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
         skipped=_skipped(measured, subject.catalogue),
         findings=findings,
         remedies=_remedies(findings, subject.checkpoint.path)
-        | _tried(measured, findings, dropouts, buffers, subject, study),
+        | _tried(measured, findings, layers, dropouts, buffers, subject, study),
         effect=effect,
         verdict=judge(layers, None, findings),
         unknown=_reasons(unknown, layers, effect is not None and effect.accuracy is None, buffers),
@@ -210,6 +210,7 @@ def _calibration(measured: Measurement, subject: Subject) -> CalibrationRecord:
 def _tried(
     measured: Measurement,
     findings: Sequence[Finding],
+    layers: Sequence[LayerRecord],
     dropouts: Sequence[DropoutRecord],
     buffers: BuffersRecord,
     subject: Subject,
@@ -223,7 +224,7 @@ def _tried(
     if trials is None:
         return {}
     reaching = [each for each in dropouts if each.reaches]
-    return dict.fromkeys(codes, advice(trials, reaching, subject.checkpoint.path))
+    return dict.fromkeys(codes, advice(trials, reaching, layers, subject.checkpoint.path))
 
 
 def _remedies(findings: Sequence[Finding], path: str | None) -> dict[str, tuple[Remedy, ...]]:

@@ -19,15 +19,11 @@ from varshift_cli.instrument import (
     display_names,
 )
 from varshift_cli.instrument.borrow import Forward
-from varshift_cli.instrument.failures import forward_error
 from varshift_cli.instrument.lockstep import ForwardRaised
 from varshift_cli.measurement import Measurement
-from varshift_cli.measurement.attribution import (
-    Comparison,
-    LayerAttribution,
-    attribute,
-)
-from varshift_cli.measurement.attribution import Subject as Attributed
+from varshift_cli.measurement.attribution import LayerAttribution, attribute
+from varshift_cli.measurement.comparison import Comparison
+from varshift_cli.measurement.comparison import Subject as Attributed
 from varshift_cli.measurement.few import few_samples
 from varshift_cli.records import (
     AttributionShare,
@@ -42,6 +38,8 @@ from varshift_cli.records import (
 )
 from varshift_cli.remedies.selection import frozen_layers
 from varshift_cli.remedies.trials import Bench, Trials, passes, try_remedies
+
+_NOT_FOLLOWED = "its way to the layer could not be followed"
 
 TRIAL_SAMPLES = 128
 """Samples on which remedies are tried."""
@@ -72,14 +70,14 @@ class Study:
     def run(self, measured: Measurement, layers: Sequence[LayerRecord]) -> Studies:
         """Explain the layers that are beyond *fine*.
 
-        Raises:
-            ForwardError: The model's forward raised.
+        Where the model's forward raises in these passes only (a model recorded for one batch size
+        takes no other), the scan stands without them.
         """
         totals = _totals(measured, layers)
         if not totals:
             return Studies(no_attribution=_why_not(measured))
-        with borrowed(self.model, self.catalogue, self.forward) as instrumented:
-            try:
+        try:
+            with borrowed(self.model, self.catalogue, self.forward) as instrumented:
                 found = attribute(
                     Attributed(
                         instrumented,
@@ -93,20 +91,17 @@ class Study:
                     totals,
                     self.progress,
                 )
-            except ForwardRaised as raised:
-                cause = raised.__cause__ or raised
-                raise forward_error(
-                    self.model, cause, raised.batch, self.batches[raised.batch]
-                ) from cause
+        except ForwardRaised as raised:
+            return Studies(no_attribution=f"a pass with single dropouts failed: {_said(raised)}")
         return Studies(found.layers, found.predictions, _why_not(measured))
 
     def try_remedies(
         self, measured: Measurement, dropouts: Sequence[DropoutRecord], buffers: BuffersRecord
     ) -> Trials | None:
-        """The shift that every remedy would leave; ``None`` where no dropout is to be blamed.
+        """The shift that every remedy would leave.
 
-        Raises:
-            ForwardError: The model's forward raised.
+        ``None`` where no dropout is to be blamed, or where the model's forward raises in these
+        passes only.
         """
         reaching = {key for keys in measured.wiring.sources().values() for key in keys}
         named = display_names(visit.key for visit in measured.wiring.noises)
@@ -141,10 +136,17 @@ class Study:
                 )
                 return try_remedies(bench, blamed, correctable=correctable)
         except ForwardRaised as raised:
-            cause = raised.__cause__ or raised
-            raise forward_error(self.model, cause, raised.batch, batches[raised.batch]) from cause
+            self.progress.remark(f"remedies: not tried, as a pass failed: {_said(raised)}")
+            return None
         finally:
             self.progress.finish()
+
+
+def _said(raised: ForwardRaised) -> str:
+    """The first line of what the model's forward raised."""
+    cause = raised.__cause__ or raised
+    first = (str(cause).strip().splitlines() or [""])[0]
+    return f"{type(cause).__name__}: {first}"
 
 
 def with_attribution(
@@ -171,12 +173,17 @@ def with_predictions(
     noises: Mapping[NoiseKey, str],
 ) -> LayerRecord:
     """The record with what formulas say beside what was measured, for each dropout wired to it."""
-    named = {noises.get(key, key.name): each for key, each in (found or {}).items()}
-    if not named:
+    if found is None:
         return record
-    order = [link.name for link in record.dropouts]
-    names = sorted(named, key=lambda name: order.index(name) if name in order else len(order))
-    return replace(record, prediction=tuple(_prediction(name, named[name]) for name in names))
+    named = {noises.get(key, key.name): each for key, each in found.items()}
+    listed = [
+        _prediction(link.name, named.pop(link.name))
+        if link.name in named
+        else Prediction(link.name, link.case, None, None, None, None, reason=_NOT_FOLLOWED)
+        for link in record.dropouts
+    ]
+    listed += [_prediction(name, each) for name, each in named.items()]
+    return replace(record, prediction=tuple(listed)) if listed else record
 
 
 def _prediction(name: str, found: Comparison) -> Prediction:
