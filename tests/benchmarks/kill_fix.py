@@ -62,6 +62,8 @@ class Case:
 
     kind: str
     in_place: bool
+    content: bytes
+    """Of the original: some containers differ from one save to the next."""
     before: str
     """Digest of the original."""
     after: str
@@ -75,13 +77,22 @@ def prepare(folder: Path, kind: str, *, in_place: bool) -> Case:
     """Run the fix once, undisturbed."""
     clean(folder)
     write_model(kind, folder / ORIGINAL)
+    content = (folder / ORIGINAL).read_bytes()
     before = digest(folder / ORIGINAL)
     began = time.perf_counter()
     marks: list[float] = []
     with marked(lambda: marks.append(time.perf_counter())):
         record = fix_checkpoint(request(ORIGINAL, in_place=in_place))
     ended = time.perf_counter()
-    return Case(kind, in_place, before, str(record.output_sha256), ended - began, ended - marks[0])
+    return Case(
+        kind,
+        in_place,
+        content,
+        before,
+        str(record.output_sha256),
+        ended - began,
+        ended - marks[0],
+    )
 
 
 @contextlib.contextmanager
@@ -160,7 +171,7 @@ def campaign(kills: int, seed: int, kinds: tuple[str, ...] = KINDS) -> Counter[s
         while sum(ends.values()) < kills:
             case = cases[sum(ends.values()) % len(cases)]
             clean(folder)
-            write_model(case.kind, folder / ORIGINAL)
+            (folder / ORIGINAL).write_bytes(case.content)
             from_writing = chance.random() < 0.5
             length = case.writing if from_writing else case.seconds
             in_time = killed(case, delay=chance.random() * length, from_writing=from_writing)

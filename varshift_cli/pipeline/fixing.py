@@ -209,10 +209,10 @@ def _carry_out(task: _Task, choice: Choice, method: str, output: Path | None) ->
     new = statistics_by(method, populations_of(evidence.measured, work), work)
     if method == "correct" and not new.selection.names:
         return _nothing(task, "no dropout reaches any BatchNorm layer: there is nothing to correct")
-    if new.selection.names and _changes_nothing(new, work):
-        return _nothing(task, "the buffers hold these statistics already")
     held = task.inputs.held_dtypes()
     new = as_held(new, held)
+    if new.selection.names and _changes_nothing(new, work):
+        return _nothing(task, "the buffers hold these statistics already")
     tolerance = max(TOLERANCE, slack(held.values()))
     repair = carry_out(work, method, new, verification_of(evidence.measured), tolerance)
     scores = _scores(task, choice, repair)
