@@ -21,11 +21,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """
     _open_missing_streams()
     try:
-        from varshift_cli.cli.app import app
+        from varshift_cli.cli.app import program_for
         from varshift_cli.cli.errors import told
 
         with told():
-            app(args=None if argv is None else list(argv), prog_name="varshift")
+            arguments = list(sys.argv[1:] if argv is None else argv)
+            program_for(arguments)(args=arguments, prog_name="varshift")
     except KeyboardInterrupt:  # while modules were imported, or while an error was told
         sys.stderr.write("error: interrupted\n")
         raise SystemExit(130) from None
