@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from varshift_cli.cli import output
 from varshift_cli.cli.options import Screen
 from varshift_cli.cli.sampling import Draw, read_samples
 from varshift_cli.config import Config
 from varshift_cli.errors import ConfigError, UsageError
-from varshift_cli.records import ScanRequest
 from varshift_cli.report import visible
+
+if TYPE_CHECKING:
+    from varshift_cli.records import ScanRequest
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -97,6 +99,8 @@ def settle(
     Raises:
         UsageError: A number is too small to mean anything.
     """
+    from varshift_cli.records import ScanRequest
+
     draw = _draw(said, config, growing=growing)
     values: dict[str, Any] = {}
     for name in _PLAIN:

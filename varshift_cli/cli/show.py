@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from varshift_cli.cli import output
 from varshift_cli.cli.options import FixFormatName, FormatName, Order
 from varshift_cli.config import Config
-from varshift_cli.records import FixRecord, Report
-from varshift_cli.report import FORMATS, fix_to_json, render_fix, render_table
+from varshift_cli.records import Report
+from varshift_cli.report import FORMATS, fix_to_json, render_table
+
+if TYPE_CHECKING:
+    from varshift_cli.records import FixRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +61,6 @@ def show_fix(record: FixRecord, format: FixFormatName, typed: Sequence[str]) -> 
     if format is FixFormatName.JSON:
         output.emit(fix_to_json(record))
         return
+    from varshift_cli.report import render_fix
+
     output.emit(render_fix(record, output.style_of(sys.stdout), typed=typed))

@@ -24,7 +24,6 @@ Keys are the long option names, with ``-`` or ``_``:
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +146,8 @@ def _read_toml(path: Path) -> dict[str, Any] | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"./{path.name} cannot be read: {error}") from error
+    import tomllib  # noqa: PLC0415  where there is no file nothing waits for it
+
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

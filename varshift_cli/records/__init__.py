@@ -7,16 +7,9 @@ channel. A ratio is always taken with ``+eps`` on both sides, as BatchNorm (BN) 
 ``sqrt(var + eps)``.
 """
 
-from varshift_cli.records.batch import Batch
-from varshift_cli.records.diff import (
-    Change,
-    CheckpointDiff,
-    ReportDiff,
-    ShiftChange,
-    StatisticsChange,
-)
+from typing import TYPE_CHECKING, Any
+
 from varshift_cli.records.findings import Effect, Finding, RegimeScores, Remedy
-from varshift_cli.records.inspection import InspectedLayer, Inspection
 from varshift_cli.records.layers import (
     AttributionShare,
     ChannelFigures,
@@ -31,10 +24,8 @@ from varshift_cli.records.layers import (
     worst_layer,
 )
 from varshift_cli.records.levels import LEVEL_BOUNDS, Case, Describe, FindingLevel, Level, Status
-from varshift_cli.records.lint import LintReport, StoredLayer
 from varshift_cli.records.policy import LayerRule, Policy, Suppression
 from varshift_cli.records.progress import Progress, SilentProgress
-from varshift_cli.records.repairs import DropoutChange, FixRecord, LayerRepair, RepairRecord, Score
 from varshift_cli.records.report import (
     SCHEMA_VERSION,
     BuffersRecord,
@@ -43,7 +34,6 @@ from varshift_cli.records.report import (
     Report,
     draw_reports_with,
 )
-from varshift_cli.records.requests import FixRequest, ScanRequest
 from varshift_cli.records.verdicts import (
     BaselineRecord,
     LayerVerdict,
@@ -53,6 +43,26 @@ from varshift_cli.records.verdicts import (
     layer_verdicts,
     outcome_of,
 )
+
+if TYPE_CHECKING:
+    from varshift_cli.records.batch import Batch
+    from varshift_cli.records.diff import (
+        Change,
+        CheckpointDiff,
+        ReportDiff,
+        ShiftChange,
+        StatisticsChange,
+    )
+    from varshift_cli.records.inspection import InspectedLayer, Inspection
+    from varshift_cli.records.lint import LintReport, StoredLayer
+    from varshift_cli.records.repairs import (
+        DropoutChange,
+        FixRecord,
+        LayerRepair,
+        RepairRecord,
+        Score,
+    )
+    from varshift_cli.records.requests import FixRequest, ScanRequest
 
 __all__ = [
     "LEVEL_BOUNDS",
@@ -112,3 +122,38 @@ __all__ = [
     "outcome_of",
     "worst_layer",
 ]
+
+_LATER = (
+    "ScanRequest",
+    "FixRequest",
+    "Batch",
+    "Change",
+    "CheckpointDiff",
+    "DropoutChange",
+    "FixRecord",
+    "InspectedLayer",
+    "Inspection",
+    "LayerRepair",
+    "LintReport",
+    "RepairRecord",
+    "ReportDiff",
+    "Score",
+    "ShiftChange",
+    "StatisticsChange",
+    "StoredLayer",
+)
+"""Records that ``varshift check`` does not need; each class takes time to make."""
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Load the records of :data:`_LATER` on first use."""
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from varshift_cli.records import batch, diff, inspection, lint, repairs, requests
+
+        for module in (batch, diff, inspection, lint, repairs, requests):
+            globals().update(
+                {each: getattr(module, each) for each in _LATER if hasattr(module, each)}
+            )
+        return globals()[name]

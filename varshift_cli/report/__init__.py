@@ -4,11 +4,9 @@ Terminal formats are drawn on a :class:`~varshift_cli.report.screen.Style`; ever
 depends on the record alone.
 """
 
-from varshift_cli.report.cause import render_catalogue, render_cause
-from varshift_cli.report.diff import render_checkpoint_diff, render_report_diff
-from varshift_cli.report.fix import render_fix
+from typing import TYPE_CHECKING, Any
+
 from varshift_cli.report.formats import FORMATS, Format, format_of, render
-from varshift_cli.report.inspect import render_inspect
 from varshift_cli.report.json import (
     diff_to_json,
     fix_to_json,
@@ -17,12 +15,18 @@ from varshift_cli.report.json import (
     lint_to_json,
     to_json,
 )
-from varshift_cli.report.lint import render_lint
 from varshift_cli.report.notebook import render_notebook
 from varshift_cli.report.plausible import refuse_nonsense
 from varshift_cli.report.screen import PLAIN, Style
 from varshift_cli.report.table import ORDERS, render_table
 from varshift_cli.report.text import visible
+
+if TYPE_CHECKING:
+    from varshift_cli.report.cause import render_catalogue, render_cause
+    from varshift_cli.report.diff import render_checkpoint_diff, render_report_diff
+    from varshift_cli.report.fix import render_fix
+    from varshift_cli.report.inspect import render_inspect
+    from varshift_cli.report.lint import render_lint
 
 __all__ = [
     "FORMATS",
@@ -50,3 +54,28 @@ __all__ = [
     "to_json",
     "visible",
 ]
+
+_LATER = (
+    "render_catalogue",
+    "render_cause",
+    "render_checkpoint_diff",
+    "render_fix",
+    "render_inspect",
+    "render_lint",
+    "render_report_diff",
+)
+"""Screens of other commands, which ``varshift check`` shall not wait for."""
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Load the screens of :data:`_LATER` on first use."""
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from varshift_cli.report import cause, diff, fix, inspect, lint
+
+        for module in (cause, diff, fix, inspect, lint):
+            globals().update(
+                {each: getattr(module, each) for each in _LATER if hasattr(module, each)}
+            )
+        return globals()[name]

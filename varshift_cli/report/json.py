@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from varshift_cli.errors import ReportError
 from varshift_cli.records import (
     SCHEMA_VERSION,
     CalibrationRecord,
-    CheckpointDiff,
     CheckpointRecord,
-    FixRecord,
-    Inspection,
     LayerRecord,
-    LintReport,
     Report,
-    ReportDiff,
 )
 from varshift_cli.report.encoding import Encoder, Json, decode
+
+if TYPE_CHECKING:
+    from varshift_cli.records import (
+        CheckpointDiff,
+        FixRecord,
+        Inspection,
+        LintReport,
+        ReportDiff,
+    )
 
 LINE = 100
 """A list or object that fits into a line of this width stays on one line."""
@@ -137,6 +141,8 @@ def lint_to_json(report: LintReport) -> str:
 
 def diff_to_json(diff: CheckpointDiff | ReportDiff) -> str:
     """Two checkpoints or two reports side by side as JSON text, ending in a newline."""
+    from varshift_cli.records import CheckpointDiff  # noqa: PLC0415  check does without
+
     encoder = Encoder(_ORDER)
     value = encoder.record(diff)
     value["unknown"] = encoder.holes

@@ -10,9 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from itertools import zip_longest
+from typing import TYPE_CHECKING, cast
 
-from rich.console import Console
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 GAP = 2
 """Blanks between columns."""
@@ -40,13 +43,17 @@ PLAIN = Style()
 
 def to_text(lines: Iterable[Text], style: Style) -> str:
     """The lines as one string, with ANSI colours if the style has them."""
+    if not style.colour:  # then rich would bring its time, and nothing else
+        return "".join(f"{line.plain.rstrip()}\n" for line in lines)
+    from rich.console import Console  # noqa: PLC0415  loads much, for colour alone
+
     buffer = StringIO()
     console = Console(
         file=buffer,
         width=style.width,
-        force_terminal=style.colour,
-        color_system="256" if style.colour else None,
-        no_color=not style.colour,
+        force_terminal=True,
+        color_system="256",
+        no_color=False,
         legacy_windows=False,
         highlight=False,
         markup=False,
@@ -122,5 +129,5 @@ def pairs(
     return lines
 
 
-# Text.wrap asks a console only for its tab size and the like; this one never prints.
-_RULER = Console(file=StringIO(), width=80, color_system=None, legacy_windows=False)
+# Text.wrap asks a console only how to justify, and nothing here is justified.
+_RULER = cast("Console", None)
