@@ -90,8 +90,9 @@ NOT_GUILTY = Cause(
         "network is still worse in eval() or on other data, the reason lies elsewhere."
     ),
     signature=(
-        "Every layer's shift is below 1.05. If accuracy in train() and in eval() agree on the "
-        "training data, but accuracy on new data is lower, that is ordinary overfitting."
+        "Every layer's shift is below 1.05, and yet accuracy in eval() is below 95 % on these "
+        "data. If train() is no better, and the training data do well, that is ordinary "
+        "overfitting."
     ),
     why=(
         "Overfitting, wrong labels, a mistake in the evaluation code, or other data. Measuring "

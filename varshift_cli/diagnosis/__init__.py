@@ -1,7 +1,8 @@
 """From figures to words: what the buffers describe, each layer's cause, and the findings."""
 
 from varshift_cli.diagnosis.buffers import describe_buffers
-from varshift_cli.diagnosis.findings import Observations, find_causes
+from varshift_cli.diagnosis.findings import find_causes
 from varshift_cli.diagnosis.naming import name_cause
+from varshift_cli.diagnosis.observations import Observations
 
 __all__ = ["Observations", "describe_buffers", "find_causes", "name_cause"]

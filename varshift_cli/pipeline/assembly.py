@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from varshift_cli import __version__
 from varshift_cli.causes import CATALOGUE
@@ -14,7 +15,10 @@ from varshift_cli.diagnosis import Observations, describe_buffers, find_causes, 
 from varshift_cli.diagnosis.probed import UNREGISTERED, probed_findings
 from varshift_cli.gate import judge
 from varshift_cli.instrument import BatchNormCatalogue, BatchNormKey, NoiseKey, display_names
+from varshift_cli.instrument.borrow import Forward
+from varshift_cli.instrument.facts import ModelFacts, model_facts
 from varshift_cli.measurement import Measurement, effect_of, labels_of, layer_record
+from varshift_cli.measurement.trials import TrainTrials
 from varshift_cli.pipeline.advice import advice, wanted
 from varshift_cli.pipeline.studies import Studies, Study, with_attribution, with_predictions
 from varshift_cli.records import (
@@ -30,6 +34,7 @@ from varshift_cli.records import (
     Report,
     Skipped,
 )
+from varshift_cli.remedies.selection import frozen_layers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +54,13 @@ class Subject:
     without_noise: str | None = None
     """Why dropout was taken out of the model, so that nobody can tell what training saw."""
     notes: Sequence[str] = ()
+    model: nn.Module | None = None
+    """Looked at for what its modules say; a rule may have it run once more."""
+    forward: Forward | None = None
+    averaged: str | None = None
+    """Why the weights are known to be an average, if they are."""
+    stale_on_train_data: Mapping[str, float] | None = None
+    """Layer -> stale factor on ``--train-data``."""
 
 
 def assemble(measured: Measurement, subject: Subject, study: Study | None = None) -> Report:
@@ -69,6 +81,15 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
     known = [layer for layer in measured.layers if layer.key not in suspect]
     buffers, why = describe_buffers(known)
     dropouts = _dropouts(measured, names, noises)
+    effect, no_effect = effect_of(
+        measured.outputs["eval"],
+        measured.outputs["clean"],
+        measured.outputs["train"],
+        labels_of(subject.batches),
+    )
+    facts = ModelFacts() if subject.model is None else model_facts(subject.model)
+    skipped = _skipped(measured, subject.catalogue)
+    always_on = sorted({key.name for key in measured.always_on})
     findings = find_causes(
         Observations(
             layers,
@@ -76,17 +97,19 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
             buffers,
             list(subject.catalogue.sites.values()),
             subject.missing_buffers,
-            sorted({key.name for key in measured.always_on}),
+            always_on,
+            moments=measured.layers,
+            samples=sum(batch.size for batch in subject.batches),
+            effect=effect,
+            skipped=[*subject.catalogue.untracked, *_by_batch(measured)],
+            facts=facts,
+            frozen=_frozen(subject),
+            averaged=subject.averaged or _counted_average(facts),
+            trials=_trials(measured, subject),
+            train_data=subject.stale_on_train_data,
         )
     )
-    always_on = sorted({key.name for key in measured.always_on})
     findings = (*probed_findings(measured.probe, names, always_on), *findings)
-    effect, no_effect = effect_of(
-        measured.outputs["eval"],
-        measured.outputs["clean"],
-        measured.outputs["train"],
-        labels_of(subject.batches),
-    )
     if subject.without_noise is not None:
         why = subject.without_noise
     unknown = {"effect": no_effect, "buffers.slope": why if buffers.slope is None else None}
@@ -108,7 +131,7 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
         buffers=buffers,
         layers=layers,
         dropouts=dropouts,
-        skipped=_skipped(measured, subject.catalogue),
+        skipped=skipped,
         findings=findings,
         remedies=_remedies(findings, subject.checkpoint.path)
         | _tried(measured, findings, layers, dropouts, buffers, subject, study),
@@ -184,10 +207,38 @@ def _skipped(measured: Measurement, catalogue: BatchNormCatalogue) -> tuple[Skip
     return (
         *catalogue.untracked,
         *(Skipped(name, catalogue.why_unreached(name)) for name in measured.unreached),
-        *(
-            Skipped(name, "normalises by the batch even in eval(): its buffers are not used")
-            for name in sorted(measured.batch_statistics)
-        ),
+        *_by_batch(measured),
+    )
+
+
+def _by_batch(measured: Measurement) -> list[Skipped]:
+    return [
+        Skipped(name, "normalises by the batch even in eval(): its buffers are not used")
+        for name in sorted(measured.batch_statistics)
+    ]
+
+
+def _counted_average(facts: ModelFacts) -> str | None:
+    count = facts.averaged_count
+    return None if count is None else f"of {count} steps, by n_averaged"
+
+
+def _frozen(subject: Subject) -> frozenset[str]:
+    if subject.model is None:
+        return frozenset()
+    return frozen_layers(subject.model, subject.catalogue)
+
+
+def _trials(measured: Measurement, subject: Subject) -> TrainTrials | None:
+    if subject.model is None:
+        return None
+    return TrainTrials(
+        subject.model,
+        subject.catalogue,
+        subject.batches,
+        measured.samples,
+        subject.seed,
+        subject.forward,
     )
 
 

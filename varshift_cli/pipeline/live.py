@@ -98,6 +98,8 @@ def scan(
         device=device_of(model),
         dtype=dtype_of(model),
         channels=channels,
+        model=model,
+        forward=call,
     )
     return assemble(measured, subject, study)
 

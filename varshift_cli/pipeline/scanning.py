@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from varshift_cli.instrument import BatchNormCatalogue
+from varshift_cli.loading import StateDict
+from varshift_cli.loading.containers.selection import names_an_average
 from varshift_cli.measurement import Measurement, check_batches, measure
 from varshift_cli.measurement.memory import memory_budget
 from varshift_cli.pipeline.assembly import Subject, assemble
@@ -79,7 +81,19 @@ def subject_of(inputs: Inputs, request: ScanRequest, catalogue: BatchNormCatalog
         channels=request.channels,
         without_noise=inputs.built.without_noise,
         notes=inputs.notes,
+        model=inputs.model,
+        forward=inputs.forward,
+        averaged=averaging_of(inputs.state),
     )
+
+
+def averaging_of(state: StateDict) -> str | None:
+    """Why the weights of a file are known to be an average, if they are."""
+    if names_an_average(state.key):
+        return f"the state dict is named {state.key}"
+    if any(name.rpartition(".")[2] == "n_averaged" for name in state.tensors):
+        return "the file counts what was averaged: n_averaged"
+    return None
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:

@@ -45,7 +45,7 @@ class Candidate:
     @property
     def is_ema(self) -> bool:
         """Whether its name says that it holds averaged weights."""
-        return any(_EMA.search(part) for part in self.path)
+        return any(names_an_average(part) for part in self.path)
 
     @property
     def has_statistics(self) -> bool:
@@ -63,6 +63,11 @@ class Candidate:
             -len(self.tensors),
             len(self.path),
         )
+
+
+def names_an_average(name: str) -> bool:
+    """Whether a name says that what it names is averaged: ema, swa, averaged."""
+    return _EMA.search(name) is not None
 
 
 def candidates(root: Any) -> list[Candidate]:

@@ -1,0 +1,226 @@
+"""What the rules on running statistics look at: one BN call's buffers against its train pass T.
+
+Letters: ``R`` as stored, ``T`` with dropout on; shapes are (C,) over live channels unless said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from varshift_cli.measurement import LayerMoments
+from varshift_cli.records import LayerRecord
+from varshift_cli.statistics import GroupMoments, live_channels
+
+USUAL_MOMENTUM = 0.1
+USUAL_BATCH = 32
+"""Samples per training batch, where nobody has said."""
+REAL = math.log(1.05)
+"""|ln factor| from which a factor is worth a finding: above the noise of dropout-free nets (1.04
+at the 99th percentile of the paper's 1,235 BN points)."""
+_CERTAIN = 3.0
+"""Standard errors."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """One layer's stored statistics beside what training would gather on these data."""
+
+    record: LayerRecord
+    layer: LayerMoments
+    target: GroupMoments
+    """T; C where the buffers are known to describe the net without dropout."""
+    alpha: float
+    """The layer's momentum, the weight of a new batch."""
+    units: int
+    """Samples that were measured."""
+
+    @property
+    def name(self) -> str:
+        """As reported."""
+        return self.record.name
+
+    @property
+    def eps(self) -> float:
+        """Of the call."""
+        return self.layer.eps
+
+    @property
+    def is_input(self) -> bool:
+        """Whether no other BN stands between this layer and the network's input."""
+        return not self.record.upstream
+
+    @cached_property
+    def live(self) -> Tensor:
+        """Channels that carry a signal and are finite, shape (all channels,), bool."""
+        running = self.layer.site.running_var.detach().double().cpu()
+        mean = self.layer.site.running_mean.detach().double().cpu()
+        pooled = self.target.pooled()
+        alive = live_channels(running, pooled.var.cpu(), self.eps)
+        finite = running.isfinite() & mean.isfinite() & (running >= 0.0)
+        return alive & finite & pooled.var.cpu().isfinite() & pooled.mean.cpu().isfinite()
+
+    @cached_property
+    def running_var(self) -> Tensor:
+        """R."""
+        return self.layer.site.running_var.detach().double().cpu()[self.live]
+
+    @cached_property
+    def running_mean(self) -> Tensor:
+        """Stored mean."""
+        return self.layer.site.running_mean.detach().double().cpu()[self.live]
+
+    @cached_property
+    def train_var(self) -> Tensor:
+        """T."""
+        return self.target.pooled().var.cpu()[self.live]
+
+    @cached_property
+    def train_mean(self) -> Tensor:
+        """Mean of the train pass."""
+        return self.target.pooled().mean.cpu()[self.live]
+
+    @cached_property
+    def log(self) -> Tensor:
+        """ln((T+eps)/(R+eps))."""
+        return torch.log((self.train_var + self.eps) / (self.running_var + self.eps))
+
+    @cached_property
+    def drift(self) -> Tensor:
+        """(mean of T - stored mean)/sqrt(T + eps)."""
+        return (self.train_mean - self.running_mean) / (self.train_var + self.eps).sqrt()
+
+    @cached_property
+    def signed(self) -> float:
+        """Mean of ``log``: ln of the stale factor."""
+        return _mean(self.log)
+
+    @cached_property
+    def distance(self) -> float:
+        """Mean of |``log``|."""
+        return _mean(self.log.abs())
+
+    @cached_property
+    def spread(self) -> float:
+        """Standard deviation of ``log`` over channels."""
+        return float(self.log.std()) if self.log.numel() > 1 else 0.0
+
+    @cached_property
+    def drift_size(self) -> float:
+        """Mean of |``drift``|."""
+        return _mean(self.drift.abs())
+
+    @cached_property
+    def samples(self) -> int:
+        """Samples per group, on average; 1 where groups are unknown."""
+        return max(1, round(self.units / max(self.groups.groups, 1)))
+
+    @cached_property
+    def groups(self) -> GroupMoments:
+        """T's moments without empty groups."""
+        return self.target.populated()
+
+    @cached_property
+    def between(self) -> Tensor:
+        """Variance of the samples' own means, from the spread of group means."""
+        if self.groups.groups < 2:
+            return torch.zeros_like(self.train_var)
+        means: Tensor = self.groups.mean.cpu()[:, self.live]
+        return torch.minimum(means.var(dim=0) * self.samples, self.train_var)
+
+    @cached_property
+    def is_spatial(self) -> bool:
+        """Whether a sample has several values per channel."""
+        return float(self.groups.count.sum()) > 1.5 * self.units
+
+    @cached_property
+    def sample_cv(self) -> Tensor:
+        """Relative standard deviation of the variance from sample to sample."""
+        if self.groups.groups < 2:
+            return torch.zeros_like(self.train_var)
+        count = (self.groups.count - 1.0).clamp(min=1.0).unsqueeze(1)
+        within = (self.groups.m2 / count).cpu()[:, self.live]
+        relative: Tensor = within.std(dim=0) / within.mean(dim=0).clamp(min=1e-30)
+        return relative * math.sqrt(self.samples)
+
+    @cached_property
+    def noise(self) -> float:
+        """Standard deviation of ``log`` that the running average and the samples explain."""
+        return _mean(self.sample_cv) * self._scale
+
+    @cached_property
+    def drift_noise(self) -> float:
+        """The same of ``drift``."""
+        return _mean((self.between / (self.train_var + self.eps)).sqrt()) * self._scale
+
+    @property
+    def _scale(self) -> float:
+        average = self.alpha / (2.0 - self.alpha) / USUAL_BATCH
+        return math.sqrt(average + 1.0 / max(self.units, 1))
+
+    @cached_property
+    def is_off(self) -> bool:
+        """Whether the buffers differ from T beyond noise: in size, in scatter, or in the mean."""
+        if not self.log.numel():
+            return False
+        # Channels of a layer rise and fall together, so that they count as fewer than they are.
+        together = math.sqrt(max(1.0, self.log.numel() / 4.0))
+        return (
+            abs(self.signed) > max(REAL, _CERTAIN * self.noise / together)
+            or self.distance > max(2.0 * REAL, _CERTAIN * self.noise)
+            or self.drift_size > max(0.1, _CERTAIN * self.drift_noise)
+        )
+
+    @cached_property
+    def like_samples(self) -> float:
+        """Of how many samples the stored statistics could be, by their scatter alone."""
+        scatter = float((self.log.square()).mean())
+        expected = float(self.sample_cv.square().mean())
+        return expected / scatter if scatter > 0.0 else math.inf
+
+    def distance_to(self, mean: Tensor | None, var: Tensor) -> float:
+        """How far R is from a prediction.
+
+        Mean |ln ratio| of variances, plus that of means in units of the standard deviation, where
+        means are predicted.
+        """
+        found = _mean(torch.log((self.running_var + self.eps) / (var + self.eps)).abs())
+        if mean is not None:
+            scale = (self.train_var + self.eps).sqrt()
+            found += _mean(((self.running_mean - mean) / scale).abs())
+        return found
+
+
+def evidence_of(
+    moments: Sequence[LayerMoments],
+    records: Sequence[LayerRecord],
+    momentum: Mapping[str, float | None],
+    units: int,
+    *,
+    clean: bool = False,
+) -> list[Evidence]:
+    """One for each call of a BN whose figures are known, in execution order.
+
+    Args:
+        moments: As measured.
+        records: Of the same calls.
+        momentum: By BN, where it is known.
+        units: Samples that were measured.
+        clean: Compare with C in place of T: for buffers known to describe the net without dropout.
+    """
+    found = []
+    for layer, record in zip(moments, records, strict=True):
+        alpha = momentum.get(layer.key.name) or USUAL_MOMENTUM
+        target = layer.clean if clean else layer.train
+        if record.shift is not None and record.factors.stale is not None:
+            found.append(Evidence(record, layer, target, alpha, units))
+    return found
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.mean()) if values.numel() else 0.0

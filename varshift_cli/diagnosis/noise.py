@@ -1,0 +1,143 @@
+"""VS101 to VS130: noise before BatchNorm (BN), and what follows from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from varshift_cli.diagnosis.evidence import REAL
+from varshift_cli.diagnosis.observations import Observations, counted, geometric, loudness
+from varshift_cli.measurement import LayerMoments
+from varshift_cli.records import Case, Describe, Finding, FindingLevel, Interval, LayerRecord
+from varshift_cli.statistics import live_channels
+
+_PATHS = frozenset({"drop_path", "stochastic_depth", "drop_connect", "shake_drop", "shake_shake"})
+"""Kinds of noise that drop a branch of a sample at once."""
+_ORDINARY = frozenset({"dropout", "feature_dropout", "gaussian_dropout", "uout", "drop_block"})
+"""Kinds that leave the mean where it is."""
+_MEAN_MOVED = 0.1
+"""In standard deviations of the clean pass."""
+
+
+def noises(seen: Observations, layers: Sequence[LayerRecord]) -> Iterator[Finding]:
+    """One finding for each way in which noise reaches BN and moves its variance."""
+    kinds = {dropout.name: dropout.kind for dropout in seen.dropouts}
+    moved = [layer for layer in layers if moves(layer, "dropout") and layer.dropouts]
+    by_code: dict[str, list[LayerRecord]] = {code: [] for code in _TITLES}
+    for layer in moved:
+        by_code[_code(layer, kinds, seen.moments, seen.layers)].append(layer)
+    for code, hit in by_code.items():
+        if hit:
+            yield _finding(code, hit, seen)
+
+
+_TITLES = {
+    "VS101": "dropout straight before BatchNorm",
+    "VS102": "dropout before BatchNorm through weights",
+    "VS103": "stochastic depth before BatchNorm",
+    "VS104": "noise that moves the mean before BatchNorm",
+}
+
+
+def _code(
+    layer: LayerRecord,
+    kinds: Mapping[str, str],
+    moments: Sequence[LayerMoments],
+    layers: Sequence[LayerRecord],
+) -> str:
+    reaching = {kinds.get(link.name, "dropout") for link in layer.dropouts}
+    if reaching <= _PATHS:
+        return "VS103"
+    strange = reaching - _PATHS - _ORDINARY
+    if strange and _mean_moved(layer, moments, layers) > _MEAN_MOVED:
+        return "VS104"
+    straight = any(link.case is Case.STRAIGHT for link in layer.dropouts)
+    return "VS101" if straight else "VS102"
+
+
+def _mean_moved(
+    layer: LayerRecord, moments: Sequence[LayerMoments], layers: Sequence[LayerRecord]
+) -> float:
+    """Mean over channels of |mean_T - mean_C|/sqrt(C + eps)."""
+    found = next(
+        (each for each, record in zip(moments, layers, strict=True) if record is layer), None
+    )
+    if found is None:
+        return math.inf
+    train, clean = found.train.pooled(), found.clean.pooled()
+    alive = live_channels(clean.var, clean.var, found.eps)
+    moved = (train.mean - clean.mean).abs() / (clean.var + found.eps).sqrt()
+    return float(moved[alive].mean()) if bool(alive.any()) else 0.0
+
+
+def _finding(code: str, moved: Sequence[LayerRecord], seen: Observations) -> Finding:
+    names = list(dict.fromkeys(link.name for layer in moved for link in layer.dropouts))
+    factor = geometric(layer.factors.dropout for layer in moved)
+    repaired = seen.buffers.describe is Describe.CLEAN
+    direction = "falls" if factor < 1.0 else "rises"
+    effect = (
+        "the buffers already allow for it"
+        if repaired
+        else f"variance {direction} to about {factor:.2f} of it in eval()"
+    )
+    return Finding(
+        code,
+        FindingLevel.NOTE if repaired else loudness(moved),
+        tuple(layer.name for layer in moved),
+        f"{_TITLES[code]}, {counted(moved)}: {effect}",
+        {
+            "dropout": factor,
+            "lowest": min(layer.factors.dropout or 1.0 for layer in moved),
+            "highest": max(layer.factors.dropout or 1.0 for layer in moved),
+            "dropouts": names,
+            "strength": _strength(moved, "dropout"),
+        },
+    )
+
+
+def inherited(layers: Sequence[LayerRecord]) -> Iterator[Finding]:
+    """VS110: what layers further up pass on."""
+    moved = [
+        layer
+        for layer in layers
+        if layer.cause is not None and "inherited" in layer.cause and moves(layer, "inherited")
+    ]
+    if moved:
+        yield Finding(
+            "VS110",
+            FindingLevel.NOTE if len(moved) < len(layers) else loudness(moved),
+            tuple(layer.name for layer in moved),
+            f"passed on to {counted(moved)} from BatchNorm layers above; goes when those are "
+            "repaired",
+            {
+                "inherited": geometric(layer.factors.inherited for layer in moved),
+                "strength": _strength(moved, "inherited"),
+            },
+        )
+
+
+def repaired(seen: Observations) -> Iterator[Finding]:
+    """VS130: the buffers describe the network with dropout off."""
+    if seen.buffers.describe is Describe.CLEAN:
+        yield Finding(
+            "VS130",
+            FindingLevel.NOTE,
+            (),
+            "already repaired: the running statistics describe the network with dropout off",
+            {"slope": seen.buffers.slope, "slope_se": seen.buffers.slope_se},
+            ("BatchNorm frozen, or dropout off, while training",),
+        )
+
+
+def moves(layer: LayerRecord, factor: str) -> bool:
+    """Whether a factor is away from 1 by more than noise."""
+    value: float | None = getattr(layer.factors, factor)
+    interval: Interval | None = getattr(layer.factor_intervals, factor)
+    if value is None or abs(math.log(value)) < REAL:
+        return False
+    return interval is None or not interval.low <= 1.0 <= interval.high
+
+
+def _strength(layers: Sequence[LayerRecord], factor: str) -> float:
+    """Sum over layers of |ln factor|: how much of the whole shift this explains."""
+    return sum(abs(math.log(getattr(layer.factors, factor) or 1.0)) for layer in layers)

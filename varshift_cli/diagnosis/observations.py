@@ -1,0 +1,128 @@
+"""What findings are drawn from, and the words and weights that all rules share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from varshift_cli.diagnosis.evidence import Evidence
+from varshift_cli.instrument import BatchNormKey, BatchNormSite
+from varshift_cli.instrument.facts import ModelFacts
+from varshift_cli.measurement import LayerMoments
+from varshift_cli.records import (
+    BuffersRecord,
+    DropoutRecord,
+    Effect,
+    Finding,
+    FindingLevel,
+    LayerRecord,
+    Level,
+    Skipped,
+)
+from varshift_cli.statistics import GroupMoments
+
+
+class Trials(Protocol):
+    """Extra passes that rules may ask for; each costs about as much as the train pass."""
+
+    def by_label(self) -> Mapping[BatchNormKey, GroupMoments] | None:
+        """T's moments with the class labels as groups; ``None`` without labels."""
+
+    def with_eps(self, eps: float) -> Mapping[BatchNormKey, GroupMoments]:
+        """T's moments if every BN ran with this eps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """What the findings are drawn from."""
+
+    layers: Sequence[LayerRecord]
+    dropouts: Sequence[DropoutRecord]
+    buffers: BuffersRecord
+    sites: Sequence[BatchNormSite]
+    missing_buffers: Sequence[str] = ()
+    """Names of running buffers that the checkpoint does not hold."""
+    always_on: Sequence[str] = ()
+    """Names of dropouts that stay on in eval()."""
+    moments: Sequence[LayerMoments] = ()
+    """Of the same calls as ``layers``, in the same order."""
+    samples: int = 0
+    """Samples that were measured."""
+    facts: ModelFacts = field(default_factory=ModelFacts)
+    skipped: Sequence[Skipped] = ()
+    """BN layers without usable running statistics."""
+    frozen: frozenset[str] = frozenset()
+    """BN that stay in eval() while the model trains."""
+    averaged: str | None = None
+    """Why the weights are known to be an average, if they are."""
+    effect: Effect | None = None
+    trials: Trials | None = None
+    train_data: Mapping[str, float] | None = None
+    """Layer -> stale factor on ``--train-data``, where that was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What one rule on stored statistics looks at: the layers that no earlier rule has claimed."""
+
+    seen: Observations
+    left: Sequence[Evidence]
+    """Not yet explained."""
+    every: Sequence[Evidence]
+    """All layers with sound buffers."""
+
+    @property
+    def off(self) -> list[Evidence]:
+        """Those not yet explained that differ from T beyond noise."""
+        return [each for each in self.left if each.is_off]
+
+
+def finding(
+    code: str,
+    layers: Sequence[Evidence],
+    message: str,
+    evidence: Mapping[str, object],
+    rivals: Sequence[str] = (),
+    *,
+    level: FindingLevel | None = None,
+) -> Finding:
+    """A finding on layers, as loud as the worst of them unless said otherwise."""
+    names = tuple(dict.fromkeys(each.name for each in layers))
+    measured = {
+        "stale": math.exp(_mean([each.signed for each in layers])),
+        "distance": _mean([each.distance for each in layers]),
+        "mean_drift": _mean([each.drift_size for each in layers]),
+    }
+    return Finding(
+        code,
+        loudness([each.record for each in layers]) if level is None else level,
+        names,
+        message,
+        {**evidence, **measured, "strength": sum(each.distance for each in layers)},
+        tuple(rivals),
+    )
+
+
+def loudness(layers: Sequence[LayerRecord]) -> FindingLevel:
+    """Error for strong and severe shifts, warning for mild ones, else a note."""
+    levels = {layer.level for layer in layers}
+    if levels & {Level.STRONG, Level.SEVERE}:
+        return FindingLevel.ERROR
+    return FindingLevel.WARNING if Level.MILD in levels else FindingLevel.NOTE
+
+
+def geometric(values: Iterable[float | None]) -> float:
+    """Geometric mean of those that are known; 1 without any."""
+    logs = [math.log(value) for value in values if value]
+    return math.exp(sum(logs) / len(logs)) if logs else 1.0
+
+
+def counted(items: Sequence[object]) -> str:
+    """``1 layer``, ``3 layers``."""
+    return "1 layer" if len(items) == 1 else f"{len(items)} layers"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
