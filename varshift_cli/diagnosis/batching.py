@@ -72,7 +72,10 @@ def _left(layers: Sequence[Evidence], size: int) -> float:
     """
     total = 0.0
     for each in layers:
-        within = (each.train_var - each.between / size).clamp(min=0.0)
+        values = size * each.positions
+        # E[unbiased variance in a batch] = (T - between/m) n/(n - 1), n values of m samples.
+        within = (each.train_var - each.between / size) * (values / (values - 1.0))
+        within = within.clamp(min=0.0)
         expected = torch.log((each.train_var + each.eps) / (within + each.eps))
         total += abs(each.signed - float(expected.mean()))
     return total

@@ -134,9 +134,14 @@ class Evidence:
         return torch.minimum(means.var(dim=0) * self.samples, self.train_var)
 
     @cached_property
+    def positions(self) -> float:
+        """Values per channel of one sample."""
+        return max(1.0, float(self.groups.count.sum()) / max(self.units, 1))
+
+    @property
     def is_spatial(self) -> bool:
         """Whether a sample has several values per channel."""
-        return float(self.groups.count.sum()) > 1.5 * self.units
+        return self.positions > 1.5
 
     @cached_property
     def sample_cv(self) -> Tensor:
