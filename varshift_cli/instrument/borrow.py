@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from varshift_cli.errors import UsageError
 from varshift_cli.instrument.catalogue import BatchNormCatalogue
 from varshift_cli.instrument.forwards import Instrumented
 from varshift_cli.instrument.modules import ModuleStack
@@ -26,6 +27,7 @@ def borrowed(
     model: nn.Module, catalogue: BatchNormCatalogue, forward: Forward | None = None
 ) -> Iterator[Instrumented]:
     """Put every flag in eval, hook every module; undo both, and all else, on every exit."""
+    refuse_several_devices(model)
     stack = ModuleStack(model, catalogue.noises, catalogue.sites)
     device = device_of(model)
 
@@ -37,10 +39,32 @@ def borrowed(
         set_training(model, False)
         try:
             stack.install()
-            yield Instrumented(call, catalogue.by_storage(), stack)
+            yield Instrumented(call, catalogue.by_storage(), stack, catalogue.autograd)
         finally:
             stack.remove()
             catalogue.elsewhere.update(stack.elsewhere)
+
+
+def refuse_several_devices(model: nn.Module) -> None:
+    """A model whose parts lie on several devices, or nowhere (meta), cannot be measured.
+
+    Raises:
+        UsageError: Names a tensor on each device.
+    """
+    where: dict[str, str] = {}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        where.setdefault(str(tensor.device), name)
+    if "meta" in where:
+        raise UsageError(
+            f"'{where['meta']}' is on the meta device: it has a shape but no values",
+            hint="Load the weights first, or build the model on the CPU.",
+        )
+    if len(where) > 1:
+        places = ", ".join(f"'{name}' on {device}" for device, name in where.items())
+        raise UsageError(
+            f"the model is spread over {len(where)} devices: {places}",
+            hint="Move it to one, model.to('cpu') or model.to('cuda'), and scan again.",
+        )
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -35,6 +35,8 @@ class BatchNormCall:
     eps: float
     module_output: Tensor | None = None
     """What the module returned, where it is no op but arithmetic."""
+    by_hook: bool = False
+    """The module is answered by a hook, which normalises itself, under its own grad mode."""
     opaque: bool = False
     """That arithmetic is not BN's: it can be measured, but not normalised otherwise."""
 
@@ -42,6 +44,8 @@ class BatchNormCall:
         """BN's output with the given statistics, each of shape (C,)."""
         if self.opaque and self.module_output is not None:
             return self.module_output
+        if self.by_hook:
+            return torch.stack([mean, var])
         return self._normalised(mean, var)
 
     def _normalised(self, mean: Tensor, var: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ class BatchNormCatalogue:
         names: Names of all tensors that the model owns, by their address.
         saved: Names of all buffers.
         opaque: Names of sites that compute something else than BN; added when they are met.
+        autograd: Whether the forward calls autograd, once that is known.
         elsewhere: Modules that ran in a thread of the model's own; added when they are met.
     """
 
@@ -47,6 +48,7 @@ class BatchNormCatalogue:
     names: Mapping[int, str] = field(default_factory=dict)
     saved: frozenset[str] = frozenset()
     opaque: set[str] = field(default_factory=set)
+    autograd: list[bool] = field(default_factory=list)
     elsewhere: set[str] = field(default_factory=set)
 
     def by_storage(self) -> SitesByStorage:

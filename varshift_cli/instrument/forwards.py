@@ -10,13 +10,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from varshift_cli.instrument.catalogue import SitesByStorage
-from varshift_cli.instrument.interception import Interception, Op, Regime
+from varshift_cli.instrument.interception import (
+    BatchNormCall,
+    Interception,
+    NoiseCall,
+    Op,
+    Regime,
+    normalise_by_batch,
+)
 from varshift_cli.instrument.modules import ModuleStack
 from varshift_cli.records import Batch
 
@@ -31,11 +40,68 @@ class Instrumented:
     call: Call
     sites: SitesByStorage
     stack: ModuleStack
+    autograd: list[bool]
+    """Whether the forward calls autograd; empty until :meth:`decide` has tried."""
+
+    def decide(self, few: Batch) -> None:
+        """Find out by a small forward whether the model runs in inference mode.
+
+        A forward that calls autograd itself does not: it is run without inference mode, where BN
+        and dropout ops arrive in pieces, and hooks on their modules stand in for them.
+        """
+        if self.autograd:
+            if self.autograd[0]:
+                self.stack.hook_norms_and_dropouts()
+            return
+        try:
+            if self._stays_in_inference_mode(few):
+                self.autograd.append(False)
+                return
+        except Exception as error:  # noqa: BLE001 - what is wrong with it, the next forward tells
+            if not any(part in str(error) for part in _OF_AUTOGRAD):
+                return
+        self.autograd.append(True)
+        self.stack.hook_norms_and_dropouts()
+        try:
+            self._stays_in_inference_mode(few)
+        except Exception:  # noqa: BLE001 - another fault, which the next forward tells
+            self.autograd[0] = False
+            self.stack.unhook_norms_and_dropouts()
+
+    def _stays_in_inference_mode(self, few: Batch) -> bool:
+        left = False
+
+        def execute(op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+            nonlocal left
+            left = left or not torch.is_inference_mode_enabled()
+            return op(*args, **kwargs)
+
+        with self.guard(), Interception(_AsDeployed(), self.sites, self.stack, 0, execute):
+            self.call(few)
+        return not left
+
+    def guard(self) -> AbstractContextManager[Any]:
+        """Inference mode; without it for a forward that calls autograd."""
+        return torch.no_grad() if self.autograd == [True] else torch.inference_mode()
 
     def run(self, regime: Regime, batch: Batch, index: int) -> Any:
         """One forward in this thread; returns the model's output."""
-        with torch.inference_mode(), Interception(regime, self.sites, self.stack, index):
+        with self.guard(), Interception(regime, self.sites, self.stack, index):
             return self.call(batch)
+
+
+_OF_AUTOGRAD = ("nference", "requires_grad", "require grad", "grad_fn", "autograd")
+"""Parts of what torch says when autograd is called in inference mode."""
+
+
+class _AsDeployed:
+    """A regime that looks at nothing."""
+
+    def batch_norm(self, call: BatchNormCall, batch: int) -> Tensor:
+        return normalise_by_batch(call) if call.training else call.as_deployed()
+
+    def noise(self, call: NoiseCall, batch: int) -> Any:
+        return call.off()
 
 
 class AtOp(NamedTuple):
@@ -133,7 +199,7 @@ class PausedForward:
                 self.index,
                 self._execute,
             )
-            with torch.inference_mode(), mode:
+            with self._instrumented.guard(), mode:
                 self._pause = Finished(self._instrumented.call(self._batch))
         except BaseException as error:  # noqa: BLE001 - carried to the driving thread, whatever it is
             self._pause = Raised(error)

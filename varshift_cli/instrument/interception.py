@@ -164,12 +164,18 @@ class Interception(TorchDispatchMode):  # type: ignore[no-untyped-call]
             training=False,
             eps=float(getattr(module, "eps", 1e-5)),
             module_output=output,
+            by_hook=self._stack.by_hooks,
         )
         # A hook runs with this mode on, which must not see what is done to answer it.
-        with _disable_current_modes():
-            if self._sites.is_opaque(call):
+        with _disable_current_modes(), torch.no_grad():
+            if not call.by_hook and self._sites.is_opaque(call):
                 call = replace(call, opaque=True)
-            return self._execute(self._regime.batch_norm, (call, self._batch), {})
+            answer = self._execute(self._regime.batch_norm, (call, self._batch), {})
+        if not call.by_hook or answer is output:
+            return answer
+        # Statistics: normalise here, so that a gradient finds its way through.
+        with _disable_current_modes():
+            return replace(call, by_hook=False).normalise(*answer)
 
     def _on_batch_norm(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         call = self._batch_norm_call(args)

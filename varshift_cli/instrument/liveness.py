@@ -32,7 +32,7 @@ def live_bytes(instrumented: Instrumented, batch: Batch) -> int:
     """
     watch = _Watch()
     mode = Interception(watch, instrumented.sites, instrumented.stack, 0, watch.execute)
-    with torch.inference_mode(), mode:
+    with instrumented.guard(), mode:
         instrumented.call(batch)
     return watch.peak
 

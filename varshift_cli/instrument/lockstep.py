@@ -123,6 +123,7 @@ class _Scheduler:
         self._answer = pausing.batch_norm
         self._merging = merging
         self._finished = finished
+        self._guard = instrumented.guard()
         self._forwards = [
             PausedForward(instrumented, pausing, batch, index) for index, batch in batches
         ]
@@ -132,7 +133,7 @@ class _Scheduler:
         try:
             # Ops arrive from below autograd, and must be carried out there: a view of a parameter
             # made above it cannot be handed back to the forward that asked for it.
-            with torch.inference_mode(), torch._C._AutoDispatchBelowADInplaceOrView():
+            with self._guard, torch._C._AutoDispatchBelowADInplaceOrView():
                 for forward in self._forwards:
                     self._advance(forward, forward.start(), parked)
                 while parked:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.hooks import RemovableHandle
 
-from varshift_cli.instrument.noise_modules import NoiseModule, NoiseSwitch
+from varshift_cli.instrument.noise_modules import NoiseModule, NoiseSwitch, op_noise_modules
 
 
 class Listener(Protocol):
@@ -56,6 +56,8 @@ class ModuleStack:
             for path, module in model.named_modules()
             if not isinstance(module, torch.jit.ScriptModule)
         }
+        self._batch_norms = batch_norms
+        self._standing_in: list[RemovableHandle] = []
         self._lookalikes = [
             name
             for name in batch_norms
@@ -74,6 +76,32 @@ class ModuleStack:
             self._hook(
                 self._modules[name], self._enter_lookalike(name), self._leave_lookalike(name)
             )
+
+    def hook_norms_and_dropouts(self) -> None:
+        """Hook what is otherwise seen as ops: for forwards that cannot run in inference mode."""
+        if self._standing_in:
+            return
+        before = len(self._handles)
+        for name in self._batch_norms:
+            if name in self._modules and name not in self._lookalikes:
+                self._hook(
+                    self._modules[name], self._enter_lookalike(name), self._leave_lookalike(name)
+                )
+        for noise in op_noise_modules(self._modules):
+            self.switch.add(noise)
+            self._hook(noise.module, self._enter_noise(noise), self._leave_noise(noise))
+        self._standing_in = self._handles[before:]
+
+    def unhook_norms_and_dropouts(self) -> None:
+        """Take those hooks off again."""
+        for handle in self._standing_in:
+            handle.remove()
+        self._standing_in = []
+
+    @property
+    def by_hooks(self) -> bool:
+        """Whether BN and dropout are seen by hooks rather than as ops."""
+        return bool(self._standing_in)
 
     def remove(self) -> None:
         """Take every hook off again."""

@@ -157,6 +157,29 @@ def _same_file(one: type, other: type) -> bool:
     return len(files) == 1 and None not in files
 
 
+def op_noise_modules(modules: Mapping[str, nn.Module]) -> Iterator[NoiseModule]:
+    """Modules of torch's own whose noise is an op, to be switched like the others."""
+    for name, module in modules.items():
+        if isinstance(module, nn.RReLU):
+            kind = "rrelu"
+        elif isinstance(module, nn.RNNBase) and module.dropout > 0.0 and module.num_layers > 1:
+            kind = "rnn_dropout"
+        elif _is_torchs_dropout(type(module)):
+            kind = _TORCHS.get(type(module).__name__, "dropout")
+        else:
+            continue
+        yield NoiseModule(name, NoiseKind(kind, per_channel=False, alpha=False), module)
+
+
+_TORCHS = {
+    "Dropout1d": "feature_dropout",
+    "Dropout2d": "feature_dropout",
+    "Dropout3d": "feature_dropout",
+    "AlphaDropout": "alpha_dropout",
+    "FeatureAlphaDropout": "feature_alpha_dropout",
+}
+
+
 class NoiseSwitch:
     """Turns noise modules on for a call, and off again.
 
@@ -165,8 +188,12 @@ class NoiseSwitch:
     """
 
     def __init__(self, modules: Iterable[NoiseModule]) -> None:
-        self.modules: Mapping[str, NoiseModule] = {each.name: each for each in modules}
+        self.modules: dict[str, NoiseModule] = {each.name: each for each in modules}
         self._inside: dict[str, int] = {}
+
+    def add(self, noise: NoiseModule) -> None:
+        """One more module to switch."""
+        self.modules[noise.name] = noise
 
     def on(self, name: str) -> None:
         """One more call is inside."""

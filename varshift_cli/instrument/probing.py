@@ -105,7 +105,7 @@ def _watched(instrumented: Instrumented, batch: Batch, seed: int) -> _Seen:
     python, numpy = random.getstate(), _numpy_state()
     watch = _Watch(instrumented)
     mode = Interception(watch, instrumented.sites, instrumented.stack, 0, watch.execute)
-    with torch.inference_mode(), mode:
+    with instrumented.guard(), mode:
         output = instrumented.call(batch)
     events = list(watch.events)
     if random.getstate() != python:

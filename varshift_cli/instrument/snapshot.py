@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from torch.nn.parameter import UninitializedBuffer
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
-    """On every exit restore flags, buffers, random state and the attention fast path.
+    """On every exit restore flags, buffers, attributes, and torch's global state.
 
     Buffers are compared by content and copied back in place, so that optimisers and aliases stay
     valid; a buffer that a forward replaced by another tensor is put back as the same object.
@@ -26,10 +28,13 @@ def preserved(model: nn.Module) -> Iterator[None]:
         for name, buffer in module._buffers.items()
         if buffer is not None and not isinstance(buffer, UninitializedBuffer)
     ]
-    with preserved_random_state(), _without_attention_fast_path():
+    attributes = [_Attributes(module) for module in model.modules() if not _is_scripted(module)]
+    with preserved_random_state(), _preserved_defaults(), _without_attention_fast_path():
         try:
             yield
         finally:
+            for each in attributes:
+                each.restore()
             for module, training in flags:
                 module.training = training
             for module, name, buffer, value in buffers:
@@ -61,6 +66,68 @@ def _same(left: Tensor, right: Tensor) -> bool:
     if left.is_floating_point():
         return bool(torch.allclose(left, right, rtol=0.0, atol=0.0, equal_nan=True))
     return bool(torch.equal(left, right))
+
+
+class _Attributes:
+    """The plain attributes of a module: what a forward may set, count up or append to.
+
+    Lists, dicts and sets are restored one level deep, in place; what they hold is not looked into.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._kind = type(module)
+        self._values = dict(vars(module))
+        self._containers = [
+            (value, copy(value))
+            for name, value in self._values.items()
+            if name not in _OWN and type(value) in (list, dict, set, OrderedDict)
+        ]
+
+    def restore(self) -> None:
+        """Put back what changed; hooks and buffers are others' to restore."""
+        if type(self._module) is not self._kind:
+            self._module.__class__ = self._kind  # a lazy module that our forward initialised
+        held = vars(self._module)
+        for name in [name for name in held if name not in self._values]:
+            del held[name]
+        for name, value in self._values.items():
+            if held.get(name, _MISSING) is not value:
+                held[name] = value
+        for container, was in self._containers:
+            if isinstance(container, list):
+                container[:] = was
+            else:
+                container.clear()
+                container.update(was)
+
+
+_MISSING = object()
+_OWN = frozenset({"_parameters", "_buffers", "_modules"})
+
+
+def _is_scripted(module: nn.Module) -> bool:
+    return isinstance(module, torch.jit.ScriptModule)
+
+
+@contextmanager
+def _preserved_defaults() -> Iterator[None]:
+    """Default dtype, grad mode, thread count and determinism, should a forward set them."""
+    dtype, grad, threads = (
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.get_num_threads(),
+    )
+    determinism = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(grad)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(determinism, warn_only=warn_only)
 
 
 @contextmanager

@@ -103,9 +103,10 @@ Tags = dict[Any, Case]
 
 def trace_wiring(instrumented: Instrumented, batch: Batch) -> Wiring:
     """Run one batch as deployed and note what reaches what."""
+    instrumented.decide(batch)
     tracer = _Tracer()
     mode = Interception(tracer, instrumented.sites, instrumented.stack, 0, tracer.execute)
-    with torch.inference_mode(), mode:
+    with instrumented.guard(), mode:
         instrumented.call(batch)
     return Wiring(tuple(tracer.batch_norms), tuple(tracer.noises), tuple(tracer.order))
 

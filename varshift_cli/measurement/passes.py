@@ -45,6 +45,7 @@ def run_eval(
     Raises:
         ForwardRaised: The model raised.
     """
+    instrumented.decide(few_of(batches[0]))
     for index, batch in enumerate(batches):
         try:
             output = instrumented.run(regime, batch, index)
@@ -77,6 +78,7 @@ def run_population(
     Raises:
         ForwardRaised: The model raised.
     """
+    instrumented.decide(few_of(batches[0]))
     windows = _windows(instrumented, batches, memory)
     diverged: str | None = None
     for window in windows:

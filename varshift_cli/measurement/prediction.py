@@ -182,7 +182,7 @@ class _Following:
             follower, self._instrumented.sites, self._instrumented.stack, index, follower.execute
         )
         try:
-            with torch.inference_mode(), mode:
+            with self._instrumented.guard(), mode:
                 self._instrumented.call(batch)
         except Exception as error:
             raise ForwardRaised(index) from error

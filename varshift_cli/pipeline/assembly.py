@@ -118,6 +118,11 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
     for index, layer in enumerate(measured.layers):
         if layer.key in suspect:
             unknown |= {f"layers.{index}.factors.{name}": UNREGISTERED for name in _OF_TRAIN}
+    if subject.catalogue.autograd == [True]:
+        unknown["dropouts"] = (
+            "the forward calls autograd, so that only modules could be seen: functional dropout "
+            "and functional batch_norm, if there are any, are not among these"
+        )
     if measured.probe.failed is not None:
         unknown["findings"] = (
             "noise that is not registered was not looked for: with every flag in train the "
