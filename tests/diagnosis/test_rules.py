@@ -282,6 +282,11 @@ def test_other_data_decided():
     assert found.evidence["stale_on_train_data"] == [1.01]
 
 
+def test_not_other_data():
+    """If training data do not fit either, it is not the data."""
+    assert other_inputs(asked(*at_input(offset=2.0), train_data={"bn": 1.5})) is None
+
+
 def test_augmentation():
     """VS502: the same means, and a third of the variance more in all channels alike."""
     x = values()

@@ -67,6 +67,9 @@ Data = Annotated[
 DataArg = Annotated[
     list[str] | None, typer.Option(metavar="NAME=VALUE", help="argument for --data; repeatable")
 ]
+TrainData = Annotated[
+    str | None, typer.Option(metavar="FILE[:NAME]", help="as in training: do buffers fit it?")
+]
 Input = Annotated[str | None, typer.Option(metavar="NAME", help="array that the network takes")]
 Label = Annotated[str | None, typer.Option(metavar="NAME", help="array of class labels")]
 Forward = Annotated[

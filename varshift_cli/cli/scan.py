@@ -16,6 +16,7 @@ def scan(
     allow_pickle: options.AllowPickle = False,
     data: options.Data = None,
     data_arg: options.DataArg = None,
+    train_data: options.TrainData = None,
     input: options.Input = None,  # noqa: A002  the option's name
     label: options.Label = None,
     forward: options.Forward = None,
@@ -53,6 +54,7 @@ def scan(
         key=key,
         data=data,
         data_arg=data_arg,
+        train_data=train_data,
         input=input,
         label=label,
         forward=forward,

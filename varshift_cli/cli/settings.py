@@ -32,6 +32,7 @@ class Said:
     key: str | None = None
     data: str | None = None
     data_arg: Sequence[str] | None = None
+    train_data: str | None = None
     input: str | None = None
     label: str | None = None
     forward: str | None = None
@@ -190,13 +191,14 @@ def with_holdout(settled: Settled, holdout: str | None, said: str | None) -> Set
     return replace(settled, code={**settled.code, holdout: who})
 
 
-_OF_THIS_SCAN = ("allow_pickle", "train_batch_size")
+_OF_THIS_SCAN = ("allow_pickle", "train_batch_size", "train_data")
 """Not to be repeated as they are in a command to run next."""
 
 _PLAIN = (
     "arch",
     "key",
     "data",
+    "train_data",
     "input",
     "label",
     "forward",
@@ -221,15 +223,19 @@ def _arguments(
 
 def _is_code(option: str, value: str) -> bool:
     """Whether a value names code; only data may be a file that is read instead."""
-    is_file = option in {"data", "holdout"} and value.lower().endswith(ARRAY_SUFFIXES)
+    is_file = option in {"data", "train_data", "holdout"} and value.lower().endswith(ARRAY_SUFFIXES)
     return ":" in value and not is_file
 
 
 def _code(request: ScanRequest, said: Said, config: Config) -> dict[str, str]:
     code = {}
-    for name in ("arch", "data", "forward", "metric"):
+    for name in ("arch", "data", "train_data", "forward", "metric"):
         value = getattr(request, name)
         if value is not None and _is_code(name, value):
-            code[value] = f"--{name}" if getattr(said, name) is not None else str(config.source)
+            code[value] = (
+                f"--{name.replace('_', '-')}"
+                if getattr(said, name) is not None
+                else str(config.source)
+            )
     who = str(config.source) if said.noise is None else "--noise"
     return {**code, **dict.fromkeys(request.noise, who)}

@@ -79,6 +79,7 @@ class Config:
     data: str | None = None
     data_arg: tuple[str, ...] = ()
     """``name=value`` as on the command line."""
+    train_data: str | None = None
     input: str | None = None
     label: str | None = None
     forward: str | None = None

@@ -43,8 +43,9 @@ def other_inputs(asked: Question) -> Finding | None:
     }
     if asked.seen.train_data is not None:
         fit = [asked.seen.train_data.get(each.name) for each in off]
-        if all(value is not None and abs(math.log(value)) < REAL for value in fit):
-            return _other_data(asked, off, {**numbers, "stale_on_train_data": fit}, decided=True)
+        if any(value is None or abs(math.log(value)) > REAL for value in fit):
+            return None  # not even training's own data fit: the buffers are wrong
+        return _other_data(asked, off, {**numbers, "stale_on_train_data": fit}, decided=True)
     if drift < _STILL and spread < _EVEN * abs(signed) and signed < _MIXUP:
         return _augmented(asked, off, signed, numbers)
     return _other_data(asked, off, numbers, decided=False)

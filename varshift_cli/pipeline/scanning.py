@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import torch
 from torch import nn
 
-from varshift_cli.instrument import BatchNormCatalogue
+from varshift_cli.instrument import BatchNormCatalogue, display_names
 from varshift_cli.loading import StateDict
 from varshift_cli.loading.containers.selection import names_an_average
-from varshift_cli.measurement import Measurement, check_batches, measure
+from varshift_cli.measurement import Measurement, check_batches, layer_record, measure
 from varshift_cli.measurement.memory import memory_budget
 from varshift_cli.pipeline.assembly import Subject, assemble
 from varshift_cli.pipeline.effects import judge_of, with_metric
-from varshift_cli.pipeline.inputs import Inputs, open_inputs
+from varshift_cli.pipeline.inputs import Inputs, load_calibration, open_inputs
 from varshift_cli.pipeline.studies import Study
 from varshift_cli.records import Progress, Report, ScanRequest, SilentProgress
 
@@ -60,10 +63,41 @@ def measure_inputs(
         inputs.data.regroupable,
     )
     subject = subject_of(inputs, request, catalogue)
+    if request.train_data is not None and attribute:
+        subject = replace(
+            subject, stale_on_train_data=_stale_on_train_data(inputs, request, progress)
+        )
     report = assemble(measured, subject, study if attribute else None)
     if inputs.metric is None:
         return measured, report
     return measured, with_metric(report, measured, judge_of(request, inputs, inputs.data))
+
+
+def _stale_on_train_data(
+    inputs: Inputs, request: ScanRequest, progress: Progress
+) -> dict[str, float]:
+    """Layer -> stale factor T/R on ``--train-data``, where it is known."""
+    assert request.train_data is not None
+    search = [Path.cwd(), inputs.checkpoint.path.parent]
+    data = load_calibration(
+        replace(request, data_args=()), request.train_data, inputs.built, search
+    )
+    check_batches(data.batches)
+    measured = measure(
+        inputs.model,
+        inputs.find_batch_norms(),
+        data.batches,
+        seed=request.seed,
+        progress=progress,
+        forward=inputs.forward,
+        regroup=data.regroupable,
+        memory=memory_budget(request.memory, inputs.device),
+    )
+    names = display_names(layer.key for layer in measured.layers)
+    records = [layer_record(layer, names[layer.key], request.seed) for layer in measured.layers]
+    return {
+        record.name: record.factors.stale for record in records if record.factors.stale is not None
+    }
 
 
 def subject_of(inputs: Inputs, request: ScanRequest, catalogue: BatchNormCatalogue) -> Subject:

@@ -17,6 +17,8 @@ class ScanRequest:
     allow_pickle: bool = False
     data: str | None = None
     data_args: tuple[str, ...] = ()
+    train_data: str | None = None
+    """Data as in training, beside ``data``: tells other data from wrong buffers."""
     input: str | None = None
     label: str | None = None
     forward: str | None = None
