@@ -126,7 +126,7 @@ def test_labels_decide_beyond_noise(
         outputs,
         "held-out fifths",
         subject="",
-        by_buffers=lambda: pytest.fail("labels had decided"),
+        by_buffers=lambda: replace(CHOSEN, method=None),
     )
     assert choice.method == method
     assert "as it is 70.0 %" in choice.reason
@@ -146,6 +146,24 @@ def test_between_repairs_alike_the_buffers_decide(favourite: str) -> None:
         by_buffers=lambda: replace(CHOSEN, method=favourite),
     )
     assert choice.method == favourite
+
+
+@pytest.mark.parametrize(("share", "method"), [(0.71, "recalibrate"), (0.6, None)])
+def test_what_labels_do_not_speak_against_is_left_to_the_buffers(
+    share: float, method: str | None
+) -> None:
+    """Within noise of 70 % the buffers' favourite is taken; beyond noise below it is vetoed."""
+    labels = torch.arange(200) % 4
+    worse = scores(labels, 0.5)
+    choice = choose_by_labels(
+        Judge(labels),
+        scores(labels, 0.7),
+        {"recalibrate": scores(labels, share), "correct": worse},
+        "held-out fifths",
+        subject="",
+        by_buffers=lambda: CHOSEN,
+    )
+    assert choice.method == method
 
 
 CHOSEN = choose_by_buffers(samples.shifted(), Staleness(0.02, 0.9), SAME)
@@ -193,6 +211,8 @@ def test_batches_that_cannot_be_cut_are_held_out_whole() -> None:
     folds = cut_folds(batches, Samples.anonymous(3), regroup=False)
     assert [len(fold.test) for fold in folds] == [1, 1, 1]
     assert cut_folds(batches[:1], Samples.anonymous(1), regroup=False) == ()
+    whole = cut_folds(batches, identify(batches), regroup=True, whole=True)
+    assert [[batch.size for batch in fold.test] for fold in whole] == [[4], [4], [4]]
 
 
 def test_cross_fitting_by_hand() -> None:

@@ -98,6 +98,7 @@ def write_sidecar(path: Path, provenance: Provenance, buffers: Mapping[str, torc
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            temporary.chmod(_usual_mode())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -107,6 +108,13 @@ def write_sidecar(path: Path, provenance: Provenance, buffers: Mapping[str, torc
             hint="Is the disk full, or the folder read-only? The original is untouched.",
         ) from problem
     sync_folder(path.parent)
+
+
+def _usual_mode() -> int:
+    """What a new file gets; a temporary one is made for its owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def read_sidecar(path: Path) -> Sidecar:

@@ -34,7 +34,12 @@ class Fold:
 
 
 def cut_folds(
-    batches: Sequence[Batch], samples: Samples, *, regroup: bool, count: int = FOLDS
+    batches: Sequence[Batch],
+    samples: Samples,
+    *,
+    regroup: bool,
+    whole: bool = False,
+    count: int = FOLDS,
 ) -> tuple[Fold, ...]:
     """Deal all samples to ``count`` parts by their keys, so whatever their order or batches.
 
@@ -45,9 +50,10 @@ def cut_folds(
         batches: All data.
         samples: Their keys.
         regroup: Whether batches were cut by varshift, so that other cuts are as good.
+        whole: Whether the model takes these batches only, so that none may be cut.
         count: Parts wanted.
     """
-    singly = all(
+    singly = not whole and all(
         keys.shape[0] == batch.size and batch.raw is None
         for keys, batch in zip(samples.keys, batches, strict=True)
     )
@@ -61,7 +67,9 @@ def cut_folds(
     starts = [0]
     for batch in batches:
         starts.append(starts[-1] + batch.size)
-    return tuple(_fold(batches, parts, starts, number, regroup=regroup) for number in numbers)
+    return tuple(
+        _fold(batches, parts, starts, number, regroup=regroup and not whole) for number in numbers
+    )
 
 
 def _deal_samples(samples: Samples, count: int) -> list[Tensor]:

@@ -50,6 +50,7 @@ class Evidence:
         held_out: Other data, which then judge instead.
         regroup: Whether the batches were cut by varshift.
         batch_size: As asked for; ``None`` for a loader of uneven batches.
+        whole: Whether the model takes batches of one size only.
     """
 
     measured: Measurement
@@ -59,6 +60,7 @@ class Evidence:
     held_out: HeldOut | None = None
     regroup: bool = False
     batch_size: int | None = None
+    whole: bool = False
 
     @property
     def samples(self) -> int:
@@ -126,7 +128,12 @@ def unseen_outputs(evidence: Evidence, methods: Sequence[str]) -> Mapping[str, T
     """
     work = evidence.work
     if evidence.held_out is None:
-        folds = cut_folds(work.batches, evidence.measured.samples, regroup=evidence.regroup)
+        folds = cut_folds(
+            work.batches,
+            evidence.measured.samples,
+            regroup=evidence.regroup,
+            whole=evidence.whole,
+        )
         return cross_fit(work, folds, methods, evidence.samples) if folds else {}
     found = populations_of(evidence.measured, work)
     outputs: dict[str, Tensor] = {}

@@ -116,6 +116,7 @@ def _evidence(
         _held_out(request, inputs, work),
         inputs.data.regroupable,
         inputs.data.batch_size,
+        inputs.built.fixed_batch is not None,
     )
 
 
