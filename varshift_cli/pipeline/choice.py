@@ -97,8 +97,12 @@ def choose_by_labels(
     told = _told(ranked, scores)
     if _is_unopposed(judge, favourite.method, best, scores, candidates, data):
         assert favourite.method is not None
-        gain = "" if best is not None else "no figure rises or falls beyond noise, and "
-        reason = f"{subject}on {data} {told}; {gain}{favourite.reason.removesuffix(', no labels')}"
+        by_rule = favourite.reason.removesuffix(", no labels")
+        why = {
+            favourite.method: "",
+            None: f"; no figure rises or falls beyond noise, and {by_rule}",
+        }.get(best, f"; no figure tells the two apart, and {by_rule}")
+        reason = f"{subject}on {data} {told}{why}"
         return Choice(favourite.method, reason, scores=scores[favourite.method])
     if best is not None:
         return Choice(best, f"{subject}on {data} {told}", scores=scores[best])
