@@ -14,7 +14,6 @@ from varshift_cli.report.judged import JudgedLayer, judged_layers
 from varshift_cli.report.layers import cause_words, chosen, fed_by, rest_line
 from varshift_cli.report.markup import markdown_code, markdown_text, shortened
 from varshift_cli.report.provenance import provenance
-from varshift_cli.report.remedies import shift_left
 from varshift_cli.report.singles import single_dropouts
 from varshift_cli.report.text import count, interval, ratio, visible
 from varshift_cli.report.wording import (
@@ -39,7 +38,7 @@ def to_markdown(report: Report) -> str:
     page.add(_head(report))
     page.add_rows(_worst(report))
     page.add_items(_why(report))
-    page.add_items(_remedies(report))
+    page.add_rows(_remedies(report))
     provenance = _details("What was measured, and how", _provenance(report))
     page.add_rows(_all_layers(report), folded=True, reserve=len(provenance))
     page.add_rows(_singles(report), folded=True, reserve=len(provenance))
@@ -163,24 +162,36 @@ def _finding(finding: Finding) -> str:
     return f"- **{_sentence(finding.code)}** {_sentence(finding.message)}\n{rivals}"
 
 
-def _remedies(report: Report) -> list[str]:
-    """Each remedy once, with the codes that it is for."""
+def _remedies(report: Report) -> _Table:
+    """Each remedy once, with the codes that it is for and what it would leave, if it was tried."""
     codes: dict[Remedy, list[str]] = {}
     for code, remedies in report.remedies.items():
         for remedy in remedies:
             codes.setdefault(remedy, []).append(code)
-    items = [_remedy(remedy, for_codes) for remedy, for_codes in codes.items()]
-    return ["**What to do**\n\n", *items] if items else []
-
-
-def _remedy(remedy: Remedy, codes: Sequence[str]) -> str:
-    how = _command(remedy.how) if remedy.how.startswith("varshift ") else _sentence(remedy.how)
-    training = " (needs training)" if remedy.needs_training else ""
-    left = shift_left(remedy)
-    left = f"; {_sentence(left)}" if left else ""
-    return (
-        f"- {_sentence(remedy.title)}{training}, for {_sentence(', '.join(codes))}: {how}{left}\n"
+    bases = {each.basis for each in codes if each.basis is not None and _is_tried(each)}
+    held = ", or ".join(sorted(bases))
+    tried = any(map(_is_tried, codes))
+    head = ["what to do", "for", "how", *(["leaves", "in the mean"] if tried else [])]
+    return _Table(
+        "",
+        _row(*head) + "|:--|:--|:--|" + ("--:|--:|\n" if tried else "\n"),
+        [_remedy(remedy, for_codes, tried=tried) for remedy, for_codes in codes.items()],
+        f"\n*Leaves*: the shift of the worst layer then, {_sentence(held)}\n" if held else "",
     )
+
+
+def _remedy(remedy: Remedy, codes: Sequence[str], *, tried: bool) -> str:
+    how = _command(remedy.how) if remedy.how.startswith("varshift ") else _sentence(remedy.how)
+    training = ", *then train again*" if remedy.needs_training else ""
+    left = [
+        "-" if each is None else ratio(each) for each in (remedy.worst_shift, remedy.mean_shift)
+    ]
+    cells = [_sentence(remedy.title) + training, _sentence(", ".join(codes)), how]
+    return _row(*cells, *(left if tried else []))
+
+
+def _is_tried(remedy: Remedy) -> bool:
+    return remedy.worst_shift is not None
 
 
 def _all_layers(report: Report) -> _Table:

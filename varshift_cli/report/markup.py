@@ -14,7 +14,7 @@ from varshift_cli.report.text import visible
 _ACTIVE = {ord(each): f"&#{ord(each)};" for each in "\\`*_{}[]()#+-.!|~@:$/^=<>&\"'"}
 """All that Markdown, its tables, mentions, issue links, autolinks, emoji and mathematics act on."""
 
-_WORDS = {ord(each): f"&#{ord(each)};" for each in "\\`*_[]|~$<>&\"'"}
+_WORDS = {ord(each): f"&#{ord(each)};" for each in "\\`*_[]|~$<>&"}
 _WORDS |= {ord(each): f"{each}&#8203;" for each in "@#"}
 """The same for sentences, where single dots, colons and brackets are harmless. Mentions and issue
 links are looked for in the finished text, so that only a (zero-width) space keeps them away."""
