@@ -6,7 +6,7 @@ from markdown_it import MarkdownIt
 
 from tests import samples
 from tests.report.goldens import compare
-from varshift_cli.records import Skipped
+from varshift_cli.records import Remedy, Skipped
 from varshift_cli.report import FORMATS
 from varshift_cli.report.markdown import LIMIT
 from varshift_cli.report.text import layer_name
@@ -17,7 +17,7 @@ GITHUB = MarkdownIt("commonmark", {"html": True}).enable("table")
 """What GitHub's Markdown is, as far as this page uses it: CommonMark, tables and raw HTML."""
 
 OURS = {"html", "head", "body", "h3", "p", "strong", "table", "thead", "tbody", "tr", "th", "td"}
-OURS |= {"ul", "li", "code", "details", "summary"}
+OURS |= {"ul", "li", "em", "code", "details", "summary"}
 
 
 def tree_of(text):
@@ -71,7 +71,7 @@ def test_large():
 
     assert len(text) <= LIMIT
     assert len(text.encode("utf-16-le")) // 2 <= LIMIT
-    rows = cells_of(list(tree_of(text).iter("table"))[1])
+    rows = cells_of(list(tree_of(text).iter("table"))[2])
     assert len(rows) == 500
     assert rows[3][:4] == ["stage.3.body.1.bn1", "1.02", "1.00-1.05", "0.99"]
 
@@ -85,7 +85,7 @@ def test_too_large():
     text = render(report)
 
     assert 0.9 * LIMIT < len(text) <= LIMIT
-    rows = cells_of(list(tree_of(text).iter("table"))[1])
+    rows = cells_of(list(tree_of(text).iter("table"))[2])
     assert f"and {3000 - len(rows)} more, in the JSON report" in text
     assert "and 89 more\n" in text
     assert text.count("<details>") == text.count("</details>") == 2
@@ -117,3 +117,18 @@ def test_figures():
 
     assert [row[:2] for row in rows] == [[each.name, f"{each.shift:.2f}"] for each in worst]
     assert rows[0][2:] == ["2.84-3.00", "dropout 0.34", "body.0.drop model.py:31"]
+
+
+def test_remedies():
+    """Remedies are a table; those that were tried tell what they would leave, and on what."""
+    report = samples.failing()
+    tried = Remedy("Drop less", "p = 0.1", needs_training=True)
+    tried = replace(tried, worst_shift=1.15, mean_shift=1.03, basis="today's weights, 128 samples")
+    plain = replace(tried, title="Look", worst_shift=None, mean_shift=None, basis=None)
+    text = render(replace(report, remedies={"VS101": (tried, plain)}))
+
+    assert cells_of(list(tree_of(text).iter("table"))[1]) == [
+        ["Drop less, then train again", "VS101", "p = 0.1", "1.15", "1.03"],
+        ["Look, then train again", "VS101", "p = 0.1", "-", "-"],
+    ]
+    assert "the shift of the worst layer then, with today's weights, 128 samples\n" in text

@@ -169,14 +169,14 @@ def _remedies(report: Report) -> _Table:
         for remedy in remedies:
             codes.setdefault(remedy, []).append(code)
     bases = {each.basis for each in codes if each.basis is not None and _is_tried(each)}
-    held = ", or ".join(sorted(bases))
+    held = " or with ".join(sorted(bases))
     tried = any(map(_is_tried, codes))
     head = ["what to do", "for", "how", *(["leaves", "in the mean"] if tried else [])]
     return _Table(
         "",
         _row(*head) + "|:--|:--|:--|" + ("--:|--:|\n" if tried else "\n"),
         [_remedy(remedy, for_codes, tried=tried) for remedy, for_codes in codes.items()],
-        f"\n*Leaves*: the shift of the worst layer then, {_sentence(held)}\n" if held else "",
+        f"\n*leaves*: the shift of the worst layer then, with {_sentence(held)}\n" if held else "",
     )
 
 
