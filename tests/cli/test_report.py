@@ -104,6 +104,7 @@ def test_bad_reports(run, saved, command, edit, message):
 
     assert (ended.code, ended.out) == (2, "")
     assert message in ended.err
+    assert "r.json" in ended.err
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tests import samples
 from tests.report.goldens import compare
 from varshift_cli.errors import ReportError
 from varshift_cli.records import SCHEMA_VERSION, ChannelFigures, Interval, Report
-from varshift_cli.report import from_json, to_json
+from varshift_cli.report import fix_to_json, from_json, to_json
 
 REPORTS = {
     "shifted": samples.shifted(),
@@ -209,6 +209,7 @@ def test_later_keys_are_passed_over():
         ('{"schema_version": NaN}', "NaN is not a JSON number"),
         ("[" * 100_000, "nested too deeply"),
         ('{"schema_version": 1}', "the report lacks varshift_version"),
+        (fix_to_json(samples.fix_record()), "not the report of a scan: it has no layers"),
     ],
 )
 def test_no_report(text, message):

@@ -26,8 +26,13 @@ def read_report(path: str) -> Report:
     """
     from varshift_cli.report import from_json, refuse_nonsense
 
-    report = from_json(_read(path))
-    refuse_nonsense(report)
+    text = _read(path)
+    try:
+        report = from_json(text)
+        refuse_nonsense(report)
+    except ReportError as error:
+        where = "on stdin" if path == "-" else f"in {path}"
+        raise ReportError(f"{error.message} ({where})", hint=error.hint) from error
     return report
 
 

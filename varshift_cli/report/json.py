@@ -123,6 +123,11 @@ def from_json(text: str) -> Report:
             f"the report has schema_version {version!r}; this varshift reads {SCHEMA_VERSION}",
             hint="read it with the varshift that wrote it, or scan again",
         )
+    if "layers" not in value and len(value) > 1:
+        raise ReportError(
+            "this is not the report of a scan: it has no layers",
+            hint="varshift scan MODEL --report report.json writes one",
+        )
     return decode(Report, value)
 
 
