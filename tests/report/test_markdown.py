@@ -126,9 +126,9 @@ def test_remedies():
     tried = replace(tried, worst_shift=1.15, mean_shift=1.03, basis="today's weights, 128 samples")
     plain = replace(tried, title="Look", worst_shift=None, mean_shift=None, basis=None)
     text = render(replace(report, remedies={"VS101": (tried, plain)}))
+    rest = "1.03 in the mean, with today's weights, 128 samples"
 
     assert cells_of(list(tree_of(text).iter("table"))[1]) == [
-        ["Drop less, then train again", "VS101", "p = 0.1", "1.15", "1.03"],
-        ["Look, then train again", "VS101", "p = 0.1", "-", "-"],
+        ["Drop less, then train again", "VS101", "p = 0.1", f"leaves shift 1.15 at worst, {rest}"],
+        ["Look, then train again", "VS101", "p = 0.1", ""],
     ]
-    assert "the shift of the worst layer then, with today's weights, 128 samples\n" in text

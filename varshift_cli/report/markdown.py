@@ -14,6 +14,7 @@ from varshift_cli.report.judged import JudgedLayer, judged_layers
 from varshift_cli.report.layers import cause_words, chosen, fed_by, rest_line
 from varshift_cli.report.markup import markdown_code, markdown_text, shortened
 from varshift_cli.report.provenance import provenance
+from varshift_cli.report.remedies import shift_left
 from varshift_cli.report.singles import single_dropouts
 from varshift_cli.report.text import count, interval, ratio, visible
 from varshift_cli.report.wording import (
@@ -168,30 +169,20 @@ def _remedies(report: Report) -> _Table:
     for code, remedies in report.remedies.items():
         for remedy in remedies:
             codes.setdefault(remedy, []).append(code)
-    bases = {each.basis for each in codes if each.basis is not None and _is_tried(each)}
-    held = " or with ".join(sorted(bases))
-    tried = any(map(_is_tried, codes))
-    head = ["what to do", "for", "how", *(["leaves", "in the mean"] if tried else [])]
+    tried = any(map(shift_left, codes))
+    head = ["what to do", "for", "how", *(["tried"] if tried else [])]
     return _Table(
         "",
-        _row(*head) + "|:--|:--|:--|" + ("--:|--:|\n" if tried else "\n"),
+        _row(*head) + f"|{':--|' * len(head)}\n",
         [_remedy(remedy, for_codes, tried=tried) for remedy, for_codes in codes.items()],
-        f"\n*leaves*: the shift of the worst layer then, with {_sentence(held)}\n" if held else "",
     )
 
 
 def _remedy(remedy: Remedy, codes: Sequence[str], *, tried: bool) -> str:
     how = _command(remedy.how) if remedy.how.startswith("varshift ") else _sentence(remedy.how)
     training = ", *then train again*" if remedy.needs_training else ""
-    left = [
-        "-" if each is None else ratio(each) for each in (remedy.worst_shift, remedy.mean_shift)
-    ]
     cells = [_sentence(remedy.title) + training, _sentence(", ".join(codes)), how]
-    return _row(*cells, *(left if tried else []))
-
-
-def _is_tried(remedy: Remedy) -> bool:
-    return remedy.worst_shift is not None
+    return _row(*cells, *([_sentence(shift_left(remedy))] if tried else []))
 
 
 def _all_layers(report: Report) -> _Table:
