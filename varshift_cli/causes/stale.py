@@ -39,7 +39,7 @@ AVERAGED = Cause(
     remedies=(_RECOMPUTE,),
     reference=(
         "Izmailov, Podoprikhin, Garipov, Vetrov, Wilson: Averaging Weights Leads to Wider Optima "
-        "and Better Generalization. UAI 2018, arXiv 1803.05407, section 3.2"
+        "and Better Generalization. UAI 2018, arXiv 1803.05407"
     ),
 )
 

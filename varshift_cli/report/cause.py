@@ -23,14 +23,14 @@ _LETTERS = (
 
 
 def render_cause(cause: Cause, style: Style = PLAIN) -> str:
-    """What it is, how it shows, why it is so, what to do, where to read more."""
+    """What it is in short, why it is so, how it shows, what to do, where to read more."""
     title = Text.assemble((cause.code, "bold"), "  ", (cause.title, "bold"))
     blocks = (
         [title],
         _paragraphs("In short", cause.short, style),
+        _paragraphs("Why", cause.why, style),
         _paragraphs("Signature", cause.signature, style),
         _letters(cause, style),
-        _paragraphs("Why", cause.why, style),
         _remedies(cause, style),
         block("Reference", Text(cause.reference, "dim"), style, gutter=GUTTER),
     )
