@@ -51,6 +51,9 @@ def refuse_several_devices(model: nn.Module) -> None:
     Raises:
         UsageError: Names a tensor on each device.
     """
+    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    if len(devices) < 2 and torch.device("meta") not in devices:
+        return
     where: dict[str, str] = {}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         where.setdefault(str(tensor.device), name)

@@ -6,7 +6,6 @@ import random
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy
 
 import numpy as np
 import torch
@@ -79,7 +78,7 @@ class _Attributes:
         self._kind = type(module)
         self._values = dict(vars(module))
         self._containers = [
-            (value, copy(value))
+            (value, value.copy() if value else ())
             for name, value in self._values.items()
             if name not in _OWN and type(value) in (list, dict, set, OrderedDict)
         ]
@@ -95,6 +94,8 @@ class _Attributes:
             if held.get(name, _MISSING) is not value:
                 held[name] = value
         for container, was in self._containers:
+            if not container and not was:
+                continue
             if isinstance(container, list):
                 container[:] = was
             else:
