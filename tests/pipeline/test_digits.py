@@ -162,3 +162,33 @@ def test_accuracy_on_held_out_images(folder: Path) -> None:
         logits = load(folder / "fixed.pt")(torch.from_numpy(data["x"]))
     accuracy = float((logits.argmax(1) == torch.from_numpy(data["y"])).double().mean())
     assert accuracy == pytest.approx(held_out.after, abs=1e-12)
+
+
+def test_remedies_attribution_and_prediction(folder: Path) -> None:
+    """Recalibration first, gaussian last; each bn3's own dropout leads, and is predicted."""
+    report = scan_checkpoint(request("model.pt"))
+    remedies = report.remedies["VS101"]
+    assert remedies[0].how == "varshift fix model.pt --recalibrate"
+    assert [each.needs_training for each in remedies] == [False, False, *[True] * 5]
+    worst = {each.title.partition(" ")[0]: each.worst_shift for each in remedies}
+    assert worst["Recalibrate:"] == pytest.approx(1.0, abs=1e-4)
+    assert worst["Move"] == pytest.approx(1.0, abs=1e-6)
+    assert (worst["Correct:"] or 9) < 1.1
+    assert (worst["Gaussian"] or 0) > 3
+    assert "model.py:37 (12 dropouts)" in remedies[2].how
+    for layer in report.layers:
+        if layer.attribution is not None:
+            assert layer.factors.dropout is not None
+            assert layer.attribution_residual is not None
+            total = math.fsum(share.share for share in layer.attribution)
+            assert total + layer.attribution_residual == pytest.approx(
+                math.log(layer.factors.dropout), abs=1e-6
+            )
+        if layer.name.endswith("bn3"):
+            own = layer.name.replace("bn3", "drop")
+            assert layer.attribution is not None
+            assert layer.attribution[0].name == own
+            (prediction,) = layer.prediction or ()
+            assert prediction.name == own
+            assert prediction.predicted == pytest.approx(prediction.measured, rel=0.05)
+            assert prediction.delta == pytest.approx(prediction.predicted, rel=0.01)

@@ -111,7 +111,14 @@ class ShiftMonitor:
         from varshift_cli.pipeline import scan
 
         try:
-            self.report = scan(self._model, self._batches, seed=self._seed, forward=self._forward)
+            # Time of the training: which dropout it is can be asked for once, at its end.
+            self.report = scan(
+                self._model,
+                self._batches,
+                seed=self._seed,
+                attribute=False,
+                forward=self._forward,
+            )
         except VarshiftError as error:
             if self.report is None:
                 raise
