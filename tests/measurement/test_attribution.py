@@ -207,8 +207,8 @@ def test_the_cost_is_said_beforehand_and_held() -> None:
     progress = Remarks()
     scan(model, list(x.split(64)), progress=progress)
     (said,) = (each for each in progress.said if each.startswith("attribution"))
-    passes, rounds = 2 * 2 + 2, 2
-    assert said.startswith(f"attribution: {passes} passes over 128 samples")
+    passes, rounds = 2 * 2 + 3, 1
+    assert said.startswith(f"attribution: {passes} passes over 109 samples")
     assert 0 < progress.steps <= passes * rounds
     progress = Remarks()
     report = scan(model, x, attribute=False, progress=progress)

@@ -37,7 +37,7 @@ SETTLED = 0.02
 _ROUND = 128  # samples per round
 _SMALLEST_ROUND = 32
 _MAX_ROUNDS = 4
-_BUDGET = 1.5  # of what the passes of the scan itself cost, for the first round
+_BUDGET = 1.0  # of what the passes of the scan itself cost, for all rounds but the least
 _WITH_SECOND = 16  # with more dropouts than this the second opinion is left out
 
 
@@ -140,13 +140,12 @@ class _Rounds:
         self._rounds: list[dict[BatchNormKey, dict[NoiseKey, Share]]] = []
 
     def run(self) -> dict[BatchNormKey, dict[NoiseKey, Share]]:
-        passes = len(self._wanted) * (2 if self._second else 1) + 1 + self._second
+        # The clean pass, the joint one for the second opinion, and that of the prediction.
+        passes = len(self._wanted) * (2 if self._second else 1) + 2 + self._second
         total = sum(batch.size for batch in self._subject.batches)
-        size = int(_BUDGET * 3 * total / passes)
-        size = min(_ROUND, total, max(_SMALLEST_ROUND, size))
-        rounds = max(
-            1, min(_MAX_ROUNDS, total // size, int(2 * _BUDGET * 3 * total / passes / size))
-        )
+        affordable = _BUDGET * 3 * total / passes
+        size = min(_ROUND, total, max(_SMALLEST_ROUND, int(affordable)))
+        rounds = max(1, min(_MAX_ROUNDS, total // size, int(affordable / size)))
         self._progress.remark(
             f"attribution: {passes} passes over {size:,} samples"
             + (f", up to {rounds} times until settled" if rounds > 1 else "")
@@ -176,6 +175,7 @@ class _Rounds:
         if not self._rounds:
             comparing = Comparing(self._subject, self._layers, clean)
             comparing.predict(batches, samples)
+            self._progress.advance()
             self.comparisons = comparing.found
         joint = self._pass(batches, samples, all_on) if self._second else None
         found: dict[BatchNormKey, dict[NoiseKey, Share]] = {key: {} for key in self._targets}
