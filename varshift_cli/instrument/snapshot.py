@@ -73,15 +73,20 @@ class _Attributes:
     Lists, dicts and sets are restored one level deep, in place; what they hold is not looked into.
     """
 
+    __slots__ = ("_empty", "_filled", "_kind", "_module", "_values")
+
     def __init__(self, module: nn.Module) -> None:
         self._module = module
         self._kind = type(module)
         self._values = dict(vars(module))
-        self._containers = [
-            (value, value.copy() if value else ())
+        containers = [
+            value
             for name, value in self._values.items()
             if name not in _OWN and type(value) in (list, dict, set, OrderedDict)
         ]
+        # Most are the hooks that a module does not have.
+        self._empty = [value for value in containers if not value]
+        self._filled = [(value, value.copy()) for value in containers if value]
 
     def restore(self) -> None:
         """Put back what changed; hooks and buffers are others' to restore."""
@@ -93,9 +98,10 @@ class _Attributes:
         for name, value in self._values.items():
             if held.get(name, _MISSING) is not value:
                 held[name] = value
-        for container, was in self._containers:
-            if not container and not was:
-                continue
+        for container in self._empty:
+            if container:
+                container.clear()
+        for container, was in self._filled:
             if isinstance(container, list):
                 container[:] = was
             else:
