@@ -72,7 +72,9 @@ def _rivals(probe: Probe) -> tuple[str, ...]:
     kinds = sorted({event.kind for event in probe.unregistered if event.kind})
     if not kinds:
         return ("a forward that takes another path in train()",)
-    return tuple(f"register it: --noise FILE.py:{kind}, or noise=[{kind}]" for kind in kinds)
+    return tuple(
+        f"a layer of noise to register: --noise FILE.py:{kind}, or noise=[{kind}]" for kind in kinds
+    )
 
 
 def _because(events: Sequence[RandomEvent]) -> str:
