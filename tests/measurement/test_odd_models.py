@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -351,3 +353,20 @@ def test_a_lazy_layer_stays_lazy(data: Tensor) -> None:
     assert_same(before, ledger(model))
     model.train()(data)
     assert type(model[0]) is nn.BatchNorm1d
+
+
+def test_a_plain_model_does_not_load_the_compiler() -> None:
+    """A scan of a model that is not compiled leaves torch._dynamo, a second's import, alone."""
+    code = (
+        "import sys, torch\n"
+        "from torch import nn\n"
+        "from varshift_cli import recalibrate, scan\n"
+        "net = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.BatchNorm1d(4))\n"
+        "scan(net, [torch.randn(16, 4)] * 2)\n"
+        "recalibrate(net, [torch.randn(16, 4)] * 2)\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")

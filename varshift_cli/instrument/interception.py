@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +94,16 @@ class Interception(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._functional: Counter[tuple[str, int, str]] = Counter()
         self._open: list[_OpenNoise] = []
         self._lookalikes: list[tuple[str, int]] = []
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
+        """One that the compiler passes over, where the process has a compiler."""
+        kind = _BesideCompiler if "torch._dynamo" in sys.modules else cls
+        return super().__new__(cast("type[Self]", kind))
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: only to be passed over by the compiler, torch would import it: over a second."""
+        return False
 
     def __torch_dispatch__(
         self,
@@ -268,6 +278,25 @@ class Interception(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _next_key(self, name: str) -> NoiseKey:
         self._noise_calls[name] += 1
         return NoiseKey(name, self._noise_calls[name])
+
+
+class _BesideCompiler(Interception):  # type: ignore[no-untyped-call]
+    """The same, not to be compiled itself while parts of the model are."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Yes; the compiler is loaded already."""
+        return True
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Route one op."""
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 def _fits(value: Any, site: BatchNormSite) -> bool:

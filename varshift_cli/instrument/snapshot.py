@@ -125,8 +125,7 @@ def _preserved_defaults() -> Iterator[None]:
         torch.is_grad_enabled(),
         torch.get_num_threads(),
     )
-    determinism = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    determinism = _determinism()
     try:
         yield
     finally:
@@ -134,7 +133,15 @@ def _preserved_defaults() -> Iterator[None]:
         torch.set_grad_enabled(grad)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(determinism, warn_only=warn_only)
+        if _determinism() != determinism:  # setting it imports torch's compiler: over a second
+            torch.use_deterministic_algorithms(determinism[0], warn_only=determinism[1])
+
+
+def _determinism() -> tuple[bool, bool]:
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
 
 
 @contextmanager
