@@ -15,11 +15,12 @@ import varshift_cli
 
 PACKAGE = Path(varshift_cli.__file__).parent
 
-FACTS = {"records", "errors"}
+FACTS = {"records", "errors", "interrupts"}
 MEASURING = {"statistics", "instrument", "measurement"}
 
 ARROWS = {
     "errors": set(),
+    "interrupts": set(),
     "records": set(),
     "causes": FACTS,
     "config": FACTS,

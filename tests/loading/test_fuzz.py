@@ -13,7 +13,7 @@ import pytest
 
 from tests.loading.files import write
 from varshift_cli.errors import CheckpointError, DataError
-from varshift_cli.loading import open_checkpoint
+from varshift_cli.loading import open_checkpoint, open_model
 from varshift_cli.loading.arrays import read_arrays
 
 ROOT = Path(__file__).parents[2]
@@ -97,3 +97,19 @@ def test_honest_arrays_are_still_read(tmp_path):
 
     assert read_arrays(tmp_path / "x.npz", None, None).inputs.tolist() == x.tolist()
     assert read_arrays(tmp_path / "x.npy", None, None).inputs.tolist() == x.tolist()
+
+
+def test_torchscript_that_torch_stumbles_over(tmp_path):
+    """An archive that torch refuses with an error of an unusual kind is refused in our words."""
+    path = write("scripted", tmp_path / "x.pt")
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    lost = [name for name in members if "/data/" in name or name.endswith(".py")]
+    for name in lost:
+        with zipfile.ZipFile(tmp_path / "y.pt", "w") as archive:
+            for other, data in members.items():
+                if other != name:
+                    archive.writestr(other, data)
+
+        with pytest.raises(CheckpointError):
+            open_model(open_checkpoint(tmp_path / "y.pt"))

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer
 
+from varshift_cli.interrupts import tidied
+
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
@@ -28,16 +30,22 @@ def preserved(model: nn.Module) -> Iterator[None]:
         if buffer is not None and not isinstance(buffer, UninitializedBuffer)
     ]
     attributes = [_Attributes(module) for module in model.modules() if not _is_scripted(module)]
-    with preserved_random_state(), _preserved_defaults(), _without_attention_fast_path():
-        try:
-            yield
-        finally:
-            for each in attributes:
-                each.restore()
-            for module, training in flags:
-                module.training = training
-            for module, name, buffer, value in buffers:
-                _restore(module, name, buffer, value)
+
+    def restore() -> None:
+        for each in attributes:
+            each.restore()
+        for module, training in flags:
+            module.training = training
+        for module, name, buffer, value in buffers:
+            _restore(module, name, buffer, value)
+
+    with (
+        preserved_random_state(),
+        _preserved_defaults(),
+        _without_attention_fast_path(),
+        tidied(restore),
+    ):
+        yield
 
 
 def set_training(model: nn.Module, training: bool) -> None:
@@ -150,20 +158,21 @@ def preserved_random_state() -> Iterator[None]:
     # The legacy global state is what users seed; no Generator of ours could give it back.
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
+    cpu = torch.get_rng_state()
+
+    def restore() -> None:
+        torch.set_rng_state(cpu)
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+    with tidied(restore), torch.random.fork_rng(devices=devices):
+        yield
 
 
 @contextmanager
 def _without_attention_fast_path() -> Iterator[None]:
     # The fused attention path would swallow dropouts and linear layers whole.
     enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
+    with tidied(lambda: torch.backends.mha.set_fastpath_enabled(enabled)):
+        torch.backends.mha.set_fastpath_enabled(False)
         yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)

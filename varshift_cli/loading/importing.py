@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from varshift_cli.errors import UsageError, VarshiftError
+from varshift_cli.interrupts import tidied
 
 _SHOWN = 8
 _OURS = Path(__file__).resolve().parents[1]
@@ -164,18 +165,23 @@ def users_code(
     Raises:
         VarshiftError: Of the class ``error``, for whatever the code raises (Ctrl-C excepted).
     """
-    path_before = list(sys.path)
+    path_before, stdout_before = list(sys.path), sys.stdout
     folders = [str(folder.resolve()) for folder in search_dirs]
-    sys.path[:] = [*folders[:1], *path_before, *folders[1:]]
-    try:
-        with contextlib.redirect_stdout(sys.stderr), own_randomness(seed):
-            yield
-    except VarshiftError:
-        raise
-    except (Exception, SystemExit) as problem:
-        raise error(f"{label} {doing}: {told(problem)}") from problem
-    finally:
+
+    def restore() -> None:
         sys.path[:] = path_before
+        sys.stdout = stdout_before
+
+    with tidied(restore):
+        sys.path[:] = [*folders[:1], *path_before, *folders[1:]]
+        sys.stdout = sys.stderr
+        try:
+            with own_randomness(seed):
+                yield
+        except VarshiftError:
+            raise
+        except (Exception, SystemExit) as problem:
+            raise error(f"{label} {doing}: {told(problem)}") from problem
 
 
 @contextlib.contextmanager
@@ -183,17 +189,20 @@ def own_randomness(seed: int) -> Iterator[None]:
     """Seed torch, numpy and ``random`` inside, and leave all of them as found."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(devices=devices):
-            torch.default_generator.manual_seed(seed)
-            for device in devices:
-                torch.cuda.default_generators[device].manual_seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002 - it is the global one that users draw from
-            random.seed(seed)
-            yield
-    finally:
+    cpu_state = torch.get_rng_state()
+
+    def restore() -> None:
+        torch.set_rng_state(cpu_state)
         random.setstate(python_state)
         np.random.set_state(numpy_state)  # noqa: NPY002
+
+    with tidied(restore), torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        for device in devices:
+            torch.cuda.default_generators[device].manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 - it is the global one that users draw from
+        random.seed(seed)
+        yield
 
 
 def told(problem: BaseException) -> str:

@@ -7,9 +7,8 @@ as text in its metadata. With it a repair can be undone to the bit, and is never
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -18,7 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from varshift_cli.errors import CheckpointError, CheckpointNotFoundError, UsageError, WriteError
-from varshift_cli.loading.containers.replacing import sync_folder
+from varshift_cli.interrupts import held_interrupts
+from varshift_cli.loading.containers.replacing import digest_of, sync_folder
+from varshift_cli.loading.containers.temporary import temporary_beside
 
 FORMAT = "varshift-sidecar-1"
 SUFFIX = ".varshift"
@@ -91,17 +92,7 @@ def write_sidecar(path: Path, provenance: Provenance, buffers: Mapping[str, torc
     metadata = {"format": FORMAT, **asdict(provenance)}
     data = save({name: value.contiguous() for name, value in buffers.items()}, metadata)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.chmod(_usual_mode())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        _replace(path, data)
     except OSError as problem:
         raise WriteError(
             f"{path} was not written, and so nothing was: {problem.strerror or problem}",
@@ -115,6 +106,49 @@ def _usual_mode() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
+
+
+def _replace(path: Path, data: bytes) -> None:
+    with temporary_beside(path) as temporary:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(_usual_mode())
+        temporary.replace(path)
+
+
+@contextmanager
+def taken_back_on_error(path: Path, output: Path) -> Iterator[None]:
+    """On error leave at a sidecar's place what was there before.
+
+    Unless the repaired file stands at its place already: then its old buffers stay too.
+    """
+    before = path.read_bytes() if path.is_file() else None
+    try:
+        yield
+    except BaseException:
+        with held_interrupts(), suppress(OSError):
+            if not _describes(path, output):
+                _put_back(path, before)
+        raise
+
+
+def _describes(path: Path, output: Path) -> bool:
+    """Whether a sidecar is that of the file as it now stands."""
+    if not path.is_file() or not output.is_file():
+        return False
+    try:
+        return read_sidecar(path).provenance.output_sha256 == digest_of(output)
+    except CheckpointError:
+        return False
+
+
+def _put_back(path: Path, before: bytes | None) -> None:
+    if before is None:
+        path.unlink(missing_ok=True)
+    elif path.read_bytes() != before:
+        _replace(path, before)
 
 
 def read_sidecar(path: Path) -> Sidecar:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from varshift_cli.errors import FixDeclinedError, NothingToMeasureError
 from varshift_cli.instrument import BatchNormCatalogue
 from varshift_cli.instrument.borrow import Forward
+from varshift_cli.interrupts import held_interrupts
 from varshift_cli.measurement.outputs import accuracy_of, labels_of
 from varshift_cli.measurement.regroup import join_factor
 from varshift_cli.records import Batch, LayerRepair, Progress, RepairRecord, Skipped
@@ -185,7 +186,8 @@ def taken_back_on_error(catalogue: BatchNormCatalogue) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        put_back(saved)
+        with held_interrupts():
+            put_back(saved)
         raise
 
 

@@ -18,6 +18,7 @@ from varshift_cli.loading import (
     own_sidecar,
     revert,
     sidecar_path,
+    taken_back_on_error,
     write_sidecar,
 )
 from varshift_cli.pipeline.inputs import Inputs
@@ -52,14 +53,15 @@ def write_repaired(
     """
     buffers = _buffers(inputs, repair)
     sidecar = sidecar_path(output)
-    patch = inputs.checkpoint.patch(
-        output,
-        buffers,
-        key=inputs.state.key,
-        overwrite=request.overwrite,
-        in_place=request.in_place,
-        before_publishing=_keeping(inputs, buffers, sidecar, output, method, request),
-    )
+    with taken_back_on_error(sidecar, output):
+        patch = inputs.checkpoint.patch(
+            output,
+            buffers,
+            key=inputs.state.key,
+            overwrite=request.overwrite,
+            in_place=request.in_place,
+            before_publishing=_keeping(inputs, buffers, sidecar, output, method, request),
+        )
     return Written(output, sidecar, patch)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,6 +26,7 @@ from varshift_cli.loading.containers.opening import open_checkpoint
 from varshift_cli.loading.containers.replacing import replace_original, sync_folder
 from varshift_cli.loading.containers.selection import Candidate
 from varshift_cli.loading.containers.source import CHUNK
+from varshift_cli.loading.containers.temporary import temporary_beside
 from varshift_cli.loading.containers.tensors import TensorRef
 from varshift_cli.loading.containers.walking import all_tensors
 
@@ -227,27 +227,21 @@ def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 @contextmanager
 def _temporary_beside(output: Path) -> Iterator[Path]:
     """A new empty file in the output's folder, gone afterwards whatever happens."""
+    made = False
     try:
-        handle, name = tempfile.mkstemp(
-            prefix=f".{output.name[:80]}.", suffix=".tmp", dir=output.parent
-        )
+        with temporary_beside(output) as temporary:
+            made = True
+            yield temporary
     except OSError as problem:
+        if made:
+            raise WriteError(
+                f"{output} was not written: {problem.strerror or problem}",
+                hint="Is the disk full? The original is untouched.",
+            ) from problem
         raise WriteError(
             f"cannot write in {output.parent}: {problem.strerror or problem}",
             hint="Name a file in another folder with -o.",
         ) from problem
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-    except OSError as problem:
-        raise WriteError(
-            f"{output} was not written: {problem.strerror or problem}",
-            hint="Is the disk full? The original is untouched.",
-        ) from problem
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _copy_and_edit(checkpoint: Checkpoint, temporary: Path, edits: list[Edit]) -> str:

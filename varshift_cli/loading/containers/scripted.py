@@ -62,7 +62,8 @@ class ScriptArchive(ZippedCheckpoint):
                 # torch deprecates TorchScript with a warning at every load.
                 warnings.simplefilter("ignore")
                 loaded: nn.Module = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
-        except (RuntimeError, ValueError, AttributeError, OSError) as problem:
+        except Exception as problem:
+            # Whatever torch makes of a foreign or damaged archive: it raises every kind of error.
             raise CheckpointError(
                 f"{self.path} is a TorchScript archive that torch {torch.__version__} cannot "
                 f"load: {' '.join(str(problem).split())[:300]}",

@@ -1,0 +1,46 @@
+"""Ctrl-C as a user presses it: on the whole process, from its first second to its last."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from tests.loading.files import ARCH, digest, write
+
+
+@pytest.mark.parametrize("seconds", [0.4, 0.8, 1.5, 2.2, 3.0])
+def test_ctrl_c(tmp_path, seconds):
+    """Exit code 130 and one line, or the work was done before; never a traceback or half a file."""
+    write("zip", tmp_path / "model.pt")
+    (tmp_path / "model.py").write_text(ARCH, encoding="utf-8")
+    np.savez(tmp_path / "calib.npz", x=torch.randn(3000, 3).numpy())
+    before = digest(tmp_path / "model.pt")
+    command = [
+        sys.executable, "-m", "varshift_cli", "fix", "model.pt", "--arch", "model.py:Net",
+        "--data", "calib.npz", "--recalibrate", "--force", "--batch-size", "1", "--samples", "3000",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+
+    assert process.returncode in {130, 0, -signal.SIGINT}, told
+    if process.returncode == 130:
+        assert told.splitlines()[-1] == "error: interrupted"
+        assert "Traceback" not in told
+    # Before any of our code runs, Python itself ends by the signal.
+    assert process.returncode != -signal.SIGINT or seconds < 1
+    assert digest(tmp_path / "model.pt") == before
+    left = {each.name for each in tmp_path.iterdir()} - {"__pycache__"}
+    assert left - {"model.pt", "model.py", "calib.npz"} in (
+        set(),
+        {"model.fixed.pt", "model.fixed.varshift"},
+    )
