@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -157,7 +157,7 @@ class PausedForward:
         self._reply: Any = None
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._done = False
+        self._abandoned = False
 
     def start(self) -> Pause:
         """Run to the first op."""
@@ -177,15 +177,22 @@ class PausedForward:
         return self._wait()
 
     def abandon(self) -> None:
-        """Unwind the forward, if it still runs."""
-        while self._thread.is_alive() and not self._done:
-            self.fail(_AbandonedForward())
+        """Unwind the forward, if it still runs; wherever it is, and as often as one likes.
+
+        An interrupt may have come while it ran on towards its next op: then it is not paused, and
+        nobody may wait for its pause any more.
+        """
+        self._abandoned = True
+        if not self._thread.is_alive():
+            return
+        with suppress(RuntimeError):  # it has been let go already
+            self._mine.release()
+        self._thread.join()
 
     def _wait(self) -> Pause:
         self._theirs.acquire()
         pause, self._pause = self._pause, None
         if isinstance(pause, (Finished, Raised)):
-            self._done = True
             self._thread.join()
         assert pause is not None
         return pause
@@ -203,12 +210,17 @@ class PausedForward:
                 self._pause = Finished(self._instrumented.call(self._batch))
         except BaseException as error:  # noqa: BLE001 - carried to the driving thread, whatever it is
             self._pause = Raised(error)
-        self._theirs.release()
+        if not self._abandoned:
+            self._theirs.release()
 
     def _execute(self, op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        if self._abandoned:
+            raise _AbandonedForward
         self._pause = AtOp(op, args, kwargs)
         self._theirs.release()
         self._mine.acquire()
+        if self._abandoned:
+            raise _AbandonedForward
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure

@@ -129,18 +129,29 @@ class _Scheduler:
         ]
 
     def run(self) -> None:
-        parked: list[tuple[PausedForward, BatchNormCall]] = []
         try:
-            # Ops arrive from below autograd, and must be carried out there: a view of a parameter
-            # made above it cannot be handed back to the forward that asked for it.
-            with self._guard, torch._C._AutoDispatchBelowADInplaceOrView():
-                for forward in self._forwards:
-                    self._advance(forward, forward.start(), parked)
-                while parked:
-                    parked = self._step(parked)
-        finally:
+            try:
+                self._drive()
+            finally:
+                self._abandon()
+        except BaseException:
+            # An interrupt may strike right before the forwards are abandoned.
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        for forward in self._forwards:
+            forward.abandon()
+
+    def _drive(self) -> None:
+        parked: list[tuple[PausedForward, BatchNormCall]] = []
+        # Ops arrive from below autograd, and must be carried out there: a view of a parameter
+        # made above it cannot be handed back to the forward that asked for it.
+        with self._guard, torch._C._AutoDispatchBelowADInplaceOrView():
             for forward in self._forwards:
-                forward.abandon()
+                self._advance(forward, forward.start(), parked)
+            while parked:
+                parked = self._step(parked)
 
     def _step(
         self, parked: list[tuple[PausedForward, BatchNormCall]]

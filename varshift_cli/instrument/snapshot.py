@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer
+from torch.utils._python_dispatch import _pop_mode
 
 from varshift_cli.interrupts import tidied
 
@@ -30,8 +31,12 @@ def preserved(model: nn.Module) -> Iterator[None]:
         if buffer is not None and not isinstance(buffer, UninitializedBuffer)
     ]
     attributes = [_Attributes(module) for module in model.modules() if not _is_scripted(module)]
+    depth = torch._C._len_torch_dispatch_stack()
 
     def restore() -> None:
+        # An interrupt may keep our own dispatch mode from taking itself off.
+        while torch._C._len_torch_dispatch_stack() > depth:
+            _pop_mode()
         for each in attributes:
             each.restore()
         for module, training in flags:

@@ -48,14 +48,18 @@ def notes_on(model: nn.Module) -> tuple[str, ...]:
         found.append(
             f"recorded in eval mode, where a dropout returns its very input: whatever used the "
             f"input of {_count(forked)} is recorded as using the output. If a skip connection goes "
-            "round such a dropout, stale and dropout are off (E/R and a repair are not): export in "
-            "train mode, script, or give a state dict and --arch"
+            "round such a dropout, stale and dropout are off (E/R and a repair are not): script "
+            "the model, or give a state dict and --arch"
         )
     return tuple(found)
 
 
 def _count(dropouts: int) -> str:
-    return "a dropout with several users" if dropouts == 1 else f"{dropouts} dropouts with several"
+    return (
+        "a dropout with several users"
+        if dropouts == 1
+        else f"{dropouts} dropouts with several users"
+    )
 
 
 def _forked_dropouts(model: nn.Module) -> int:
