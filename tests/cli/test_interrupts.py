@@ -33,11 +33,11 @@ def test_ctrl_c(tmp_path, seconds):
     _, told = process.communicate(timeout=60)
 
     assert process.returncode in {130, 0, -signal.SIGINT}, told
-    if process.returncode == 130:
-        assert told.splitlines()[-1] == "error: interrupted"
-        assert "Traceback" not in told
     # Before any of our code runs, Python itself ends by the signal.
-    assert process.returncode != -signal.SIGINT or seconds < 1
+    assert process.returncode != -signal.SIGINT or "running code" not in told
+    if process.returncode == 130:
+        assert "Traceback" not in told
+        assert told.strip().endswith("interrupted") or "running code" not in told
     assert digest(tmp_path / "model.pt") == before
     left = {each.name for each in tmp_path.iterdir()} - {"__pycache__"}
     assert left - {"model.pt", "model.py", "calib.npz"} in (

@@ -6,8 +6,10 @@ here means that the gate failed), so they are dealt with before Typer sees them.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
+import signal
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,6 +71,7 @@ def _tell(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         output.complain("interrupted", None)
+        atexit.register(_exit_by_code)
         return INTERRUPTED
     if is_out_of_memory(error):
         output.complain("out of memory", "a smaller --batch-size or fewer --samples need less")
@@ -76,6 +79,16 @@ def _tell(error: BaseException) -> int:
     told = f"{type(error).__name__}: {error}"
     output.complain(f"internal error: {told}", f"this is a bug in varshift; {_REPORT}")
     return BUG
+
+
+def _exit_by_code() -> None:
+    """Let the process end by its exit code.
+
+    After an interrupt that passed through ``exec``, handled or not, CPython ends the process by
+    the signal instead; a blocked one it can only report as 130.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 _REPORT = f"please report it, with the command and what it prints under {DEBUG}=1"
