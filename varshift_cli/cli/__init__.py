@@ -22,8 +22,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     _open_missing_streams()
     try:
         from varshift_cli.cli.app import program_for
-        from varshift_cli.cli.errors import told
+        from varshift_cli.cli.errors import note_interrupts, told
 
+        if argv is None:  # this process is ours
+            note_interrupts()
         with told():
             arguments = list(sys.argv[1:] if argv is None else argv)
             program_for(arguments)(args=arguments, prog_name="varshift")

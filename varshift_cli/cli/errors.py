@@ -13,6 +13,7 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import ParamSpec, TypeVar
 
 import typer
@@ -69,7 +70,7 @@ def _tell(error: BaseException) -> int:
     if isinstance(error, VarshiftError):
         output.complain(error.message, error.hint)
         return error.exit_code
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt) or _came:
         output.complain("interrupted", None)
         atexit.register(_exit_by_code)
         return INTERRUPTED
@@ -79,6 +80,22 @@ def _tell(error: BaseException) -> int:
     told = f"{type(error).__name__}: {error}"
     output.complain(f"internal error: {told}", f"this is a bug in varshift; {_REPORT}")
     return BUG
+
+
+_came: list[int] = []
+"""Interrupts so far. An import that swallows one may leave a half-made module behind, and what
+then goes wrong is no bug of ours."""
+
+
+def note_interrupts() -> None:
+    """Remember from now on that Ctrl-C was pressed."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        _came.append(number)
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def _exit_by_code() -> None:
