@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,16 @@ def test_declined(run, pipeline):
 
     assert (ended.code, ended.out) == (5, "")
     assert ended.err == "error: the residual is 0.1\nhint:  more --samples\n"
+
+
+def test_report_files(run, pipeline, tmp_path):
+    """--report writes what was done as JSON or as the screen; other formats are none of a fix's."""
+    ended = run("fix", "model.pt", "--report", "fix.json", "--report", "fix.txt", "-q")
+
+    assert ended.code == 0
+    assert json.loads((tmp_path / "fix.json").read_text())["method"] == "recalibrate"
+    assert (tmp_path / "fix.txt").read_text("utf-8") == ended.out
+
+    refused = run("fix", "model.pt", "--report", "fix.html")
+    assert refused.code == 2
+    assert "known suffixes: .txt (table), .json (json)" in refused.err

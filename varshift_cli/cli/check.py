@@ -27,9 +27,10 @@ def check(
     from varshift_cli.cli.show import View, show_report
     from varshift_cli.config import load_config
     from varshift_cli.gate import exit_code
+    from varshift_cli.report import FORMATS
 
     config = load_config()
-    files = output.report_files(report or (), source=None if saved == "-" else saved)
+    files = output.report_files(report or (), FORMATS, source=None if saved == "-" else saved)
     found = read_report(saved)
     gate = settle_gate(
         config, max_shift=max_shift, baseline=baseline, otherwise=found.verdict.threshold

@@ -37,14 +37,17 @@ def fix(
     in_place: options.InPlace = False,
     dry_run: options.DryRun = False,
     format: options.FixFormat = None,  # noqa: A002  the option's name
+    report: options.FixReport = None,
     quiet: options.Quiet = None,
 ) -> None:
     """Repair the BatchNorm statistics; writes a new, verified file."""
+    from varshift_cli.cli import output as streams
     from varshift_cli.cli.progress import progress_on_stderr
     from varshift_cli.cli.settings import Said, announce, settle, with_holdout
     from varshift_cli.cli.show import fix_format, show_fix
     from varshift_cli.config import load_config
     from varshift_cli.records import FixRequest
+    from varshift_cli.report import FIX_FORMATS
 
     config = load_config()
     said = Said(
@@ -78,6 +81,7 @@ def fix(
         holdout=config.holdout if holdout is None else holdout,
         in_place=in_place,
     )
+    files = streams.report_files(report or (), FIX_FORMATS, source=model, called="the checkpoint")
     quiet = bool(quiet or config.quiet)
     if method != "revert":
         announce(with_holdout(settled, request.holdout, holdout), config, quiet=quiet)
@@ -85,6 +89,8 @@ def fix(
 
     with progress_on_stderr(quiet=quiet) as progress:
         record = fix_checkpoint(request, progress)
+    for file in files:
+        file.write(record)
     show_fix(record, fix_format(format, config), said.typed())
 
 

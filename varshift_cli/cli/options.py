@@ -137,6 +137,12 @@ Report = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
+FixReport = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--report", metavar="FILE", help="write .json or .txt as well", rich_help_panel=_OUTPUT
+    ),
+]
 All = Annotated[
     bool | None,
     typer.Option("--all", metavar=_FLAG, help="show every layer", rich_help_panel=_OUTPUT),

@@ -6,14 +6,16 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Generic, TextIO, TypeVar
 
 from varshift_cli.errors import UsageError, WriteError
-from varshift_cli.records import Report
-from varshift_cli.report import PLAIN, Format, Style, format_of, visible
+from varshift_cli.report import PLAIN, Format, Style, choose_format, visible
+
+R = TypeVar("R")
+"""What a file is to hold: a report, or what a fix did."""
 
 _NARROWEST = 40
 
@@ -73,15 +75,15 @@ def has_colour(stream: TextIO) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class ReportFile:
+class ReportFile(Generic[R]):
     """A report to write, checked before the work begins."""
 
     path: str
     target: Path
     """Where ``path`` really points."""
-    format: Format
+    format: Format[R]
 
-    def write(self, report: Report) -> None:
+    def write(self, report: R) -> None:
         """Render and write, whole or not at all.
 
         Raises:
@@ -111,12 +113,17 @@ def _replace(target: Path, content: bytes) -> None:
 
 
 def report_files(
-    paths: Sequence[str], *, source: str | None = None, called: str = "the report that is read"
-) -> list[ReportFile]:
+    paths: Sequence[str],
+    formats: Mapping[str, Format[R]],
+    *,
+    source: str | None = None,
+    called: str = "the report that is read",
+) -> list[ReportFile[R]]:
     """Check where reports shall go, before any work.
 
     Args:
         paths: As given on the command line.
+        formats: To choose from by the suffix.
         source: The file that is read, which no report may overwrite.
         called: What that file is.
 
@@ -125,9 +132,9 @@ def report_files(
         UsageError: A folder is missing or closed, or two paths are one file.
     """
     taken = {} if source is None else {Path(source).resolve(): called}
-    files = []
+    files: list[ReportFile[R]] = []
     for path in paths:
-        each = ReportFile(path, Path(path).resolve(), format_of(path))
+        each = ReportFile(path, Path(path).resolve(), choose_format(path, formats))
         if each.target in taken:
             raise UsageError(f"--report {path}: this file is {taken[each.target]} already")
         _check_place(each)
@@ -137,7 +144,7 @@ def report_files(
     return files
 
 
-def _check_place(file: ReportFile) -> None:
+def _check_place(file: ReportFile[R]) -> None:
     folder = file.target.parent
     if not folder.is_dir():
         raise UsageError(f"--report {file.path}: there is no folder {folder}")

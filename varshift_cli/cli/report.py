@@ -20,6 +20,7 @@ def report(
     from varshift_cli.cli.settings import choose
     from varshift_cli.cli.show import View, show_report
     from varshift_cli.config import load_config
+    from varshift_cli.report import FORMATS
 
     config = load_config()
     view = View(
@@ -28,7 +29,7 @@ def report(
         order=choose(options.Order, order, config.order, config) or options.Order.SHIFT,
         all_layers=bool(all or config.all),
     )
-    files = output.report_files(report or (), source=None if saved == "-" else saved)
+    files = output.report_files(report or (), FORMATS, source=None if saved == "-" else saved)
     found = read_report(saved)
     for file in files:
         file.write(found)

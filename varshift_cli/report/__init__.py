@@ -6,7 +6,14 @@ depends on the record alone.
 
 from typing import TYPE_CHECKING, Any
 
-from varshift_cli.report.formats import FORMATS, Format, format_of, render
+from varshift_cli.report.formats import (
+    FIX_FORMATS,
+    FORMATS,
+    Format,
+    choose_format,
+    format_of,
+    render,
+)
 from varshift_cli.report.json import (
     diff_to_json,
     fix_to_json,
@@ -29,11 +36,13 @@ if TYPE_CHECKING:
     from varshift_cli.report.lint import render_lint
 
 __all__ = [
+    "FIX_FORMATS",
     "FORMATS",
     "ORDERS",
     "PLAIN",
     "Format",
     "Style",
+    "choose_format",
     "diff_to_json",
     "fix_to_json",
     "format_of",

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Generic, TypeVar
 
 from varshift_cli.errors import ReportError
-from varshift_cli.records import Report
-from varshift_cli.report.json import to_json
+from varshift_cli.records import FixRecord, Report
+from varshift_cli.report.json import fix_to_json, to_json
 from varshift_cli.report.table import render_table
+
+R = TypeVar("R")
+"""What is rendered: a report, or what a fix did."""
 
 
 def _always() -> None:
@@ -21,14 +25,14 @@ def _always() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
-    """One way to write a report."""
+class Format(Generic[R]):
+    """One way to write a report, or what a fix did."""
 
     name: str
     suffixes: tuple[str, ...]
     """File suffixes that choose this format, lower case, the first the usual one; none for what
     is for stdout alone."""
-    render: Callable[[Report], str]
+    render: Callable[[R], str]
     ready: Callable[[], None] = _always
     """Raises a :class:`ReportError` if something that rendering needs is not installed."""
 
@@ -69,7 +73,7 @@ def _html_ready() -> None:
     require_matplotlib()
 
 
-FORMATS: Mapping[str, Format] = {
+FORMATS: Mapping[str, Format[Report]] = {
     each.name: each
     for each in (
         Format("table", (".txt",), render_table),
@@ -83,18 +87,40 @@ FORMATS: Mapping[str, Format] = {
 }
 
 
-def format_of(path: str) -> Format:
+def _fix_table(record: FixRecord) -> str:
+    from varshift_cli.report.fix import render_fix
+
+    return render_fix(record)
+
+
+FIX_FORMATS: Mapping[str, Format[FixRecord]] = {
+    each.name: each
+    for each in (Format("table", (".txt",), _fix_table), Format("json", (".json",), fix_to_json))
+}
+"""Those that what a fix did can be written in."""
+
+
+def format_of(path: str) -> Format[Report]:
     """The format that a file's suffix asks for.
 
     Raises:
         ReportError: No format has this suffix; lists those there are.
     """
+    return choose_format(path, FORMATS)
+
+
+def choose_format(path: str, formats: Mapping[str, Format[R]]) -> Format[R]:
+    """The one of some formats that a file's suffix asks for.
+
+    Raises:
+        ReportError: No format has this suffix; lists those there are.
+    """
     suffix = PurePath(path).suffix.lower()
-    for each in FORMATS.values():
+    for each in formats.values():
         if suffix in each.suffixes:
             return each
     known = ", ".join(
-        f"{each.suffixes[0]} ({each.name})" for each in FORMATS.values() if each.suffixes
+        f"{each.suffixes[0]} ({each.name})" for each in formats.values() if each.suffixes
     )
     found = f"the suffix {suffix}" if suffix else "no suffix"
     raise ReportError(
