@@ -127,6 +127,7 @@ class ModuleStack:
         BN with a flag in train would refuse a single sample, and count batches.
         """
         apart = {id(each.module) for each in self.switch.modules.values()}
+        apart |= {id(self._modules[name]) for name in self._lookalikes}
         others = [
             module
             for module in self._model.modules()
