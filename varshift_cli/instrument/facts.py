@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import UninitializedParameter
 
 _LEAST_WEIGHTS = 64
 _LOOKED_AT = 20_000
@@ -45,6 +46,8 @@ def model_facts(model: nn.Module) -> ModelFacts:
     untrained: list[str] = []
     weights: list[WeightFacts] = []
     for name, module in model.named_modules():
+        if isinstance(getattr(module, "weight", None), UninitializedParameter):
+            continue  # lazy, and never run
         if isinstance(module, _BatchNorm):
             value = module.momentum
             momentum[name] = value if isinstance(value, float | int) else None
