@@ -140,7 +140,9 @@ def test_fails(assert_variance_shift):
 def test_plugin(tmp_path):
     """In a session of its own: one test passes, one fails, and its failure is the table."""
     (tmp_path / "test_net.py").write_text(SESSION, encoding="utf-8")
-    arguments = ["-p", "varshift_cli.integrations.pytest_plugin", "-p", "no:randomly", "--color=no"]
+    # By its module, so that it is also tried where the package is not installed.
+    plugins = ["no:varshift", "varshift_cli.integrations.pytest_plugin", "no:randomly"]
+    arguments = [part for plugin in plugins for part in ("-p", plugin)] + ["--color=no"]
 
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *arguments, str(tmp_path)],

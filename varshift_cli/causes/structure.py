@@ -188,4 +188,35 @@ TWICE = Cause(
     reference="PyTorch documentation, torch.nn.Module: state_dict of shared modules",
 )
 
-CAUSES = (SHARED, NO_STATISTICS, DEAD, EPS, PERMUTED, SILENT, TWICE)
+NON_FINITE_INPUT = Cause(
+    code="VS408",
+    title="weights or activations that are not finite",
+    family=Family.STRUCTURE,
+    short=(
+        "What enters the layer is NaN or infinite, so that nothing behind it means anything. The "
+        "stored statistics are not to blame, and no repair of them helps."
+    ),
+    signature=(
+        "A variance measured in eval() is NaN or infinite while the buffers are finite; the first "
+        "such layer stands right behind the weights that hold NaN, or where values overflow."
+    ),
+    why=(
+        "Training diverged and the checkpoint was saved after that; or the file is damaged; or "
+        "values overflow in a narrow dtype such as float16; or the data have another scale than "
+        "in training."
+    ),
+    remedies=(
+        Remedy(
+            "Take an earlier checkpoint, from before the loss became NaN",
+            "the report names the parameters that hold NaN or infinity",
+        ),
+        Remedy(
+            "If no weight is named: look at dtype and scale",
+            "save the weights as float32, or bfloat16 in place of float16; check that --data is "
+            "normalised as in training",
+        ),
+    ),
+    reference="PyTorch documentation, torch.autograd.set_detect_anomaly; torch.amp.GradScaler",
+)
+
+CAUSES = (SHARED, NO_STATISTICS, DEAD, EPS, PERMUTED, SILENT, TWICE, NON_FINITE_INPUT)

@@ -1,4 +1,4 @@
-"""VS201, VS202, VS203, VS120: what is broken before anything is measured."""
+"""VS201, VS202, VS203, VS408, VS120: what is broken before anything is measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _TRAINED_IN_EVAL = (
 
 def broken(seen: Observations) -> Iterator[Finding]:
     """All of them, the plainest first."""
-    yield from _non_finite(seen)
+    buffers = list(_non_finite(seen))
+    yield from buffers
+    if not buffers:  # else it is they who make everything behind them NaN
+        yield from _non_finite_inputs(seen)
     yield from _missing(seen)
     yield from _never_updated(seen)
     yield from _always_on(seen)
@@ -32,6 +35,26 @@ def _non_finite(seen: Observations) -> Iterator[Finding]:
             f"running statistics of {counted(bad)} are not finite, or a variance is negative: "
             "eval() returns NaN or nonsense",
             {site.name: _broken_channels(site) for site in bad},
+        )
+
+
+def _non_finite_inputs(seen: Observations) -> Iterator[Finding]:
+    bad = [
+        layer
+        for layer in seen.layers
+        if layer.shift is None and layer.dead_channels < layer.num_features
+    ]
+    if bad:
+        weights = seen.facts.non_finite
+        some = ", ".join(weights[:3]) + (", ..." if len(weights) > 3 else "")
+        why = f"; NaN or infinity stands in {some}" if weights else ""
+        yield Finding(
+            "VS408",
+            FindingLevel.ERROR,
+            tuple(layer.name for layer in bad),
+            f"what enters {counted(bad)} is not finite, first {bad[0].name}{why}",
+            {"first": bad[0].name, "parameters": list(weights)},
+            () if weights else ("activations overflow: the dtype, or data of another scale",),
         )
 
 

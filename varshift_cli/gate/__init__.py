@@ -8,10 +8,9 @@ but hardly into a failure. "Nothing was checked" is never a pass.
 
 from varshift_cli.gate.needed import is_settled, samples_needed
 from varshift_cli.gate.policy import exit_code, judge_report
-from varshift_cli.gate.thresholds import NON_FINITE, check_policy, check_threshold, judge
+from varshift_cli.gate.thresholds import check_policy, check_threshold, judge
 
 __all__ = [
-    "NON_FINITE",
     "check_policy",
     "check_threshold",
     "exit_code",

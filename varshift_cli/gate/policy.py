@@ -19,6 +19,7 @@ from varshift_cli.gate.thresholds import (
     worst_with,
 )
 from varshift_cli.records import (
+    NOT_FINITE,
     LayerRecord,
     LayerVerdict,
     Outcome,
@@ -149,7 +150,7 @@ class _Judging:
         if reason is not None:
             outcome = Outcome.SUPPRESSED
         elif layer.name in broken:
-            outcome, reason = Outcome.FAIL, "its running statistics are not finite"
+            outcome, reason = Outcome.FAIL, NOT_FINITE
         elif self.comparison is not None and outcome is not Outcome.NOT_MEASURED:
             before = self.comparison.before.get((layer.name, layer.call))
             if before is not None:

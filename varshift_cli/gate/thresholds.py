@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from varshift_cli.errors import NothingToMeasureError, UsageError
 from varshift_cli.records import (
+    NON_FINITE,
     Finding,
     LayerRecord,
     Outcome,
@@ -16,9 +17,6 @@ from varshift_cli.records import (
     outcome_of,
     worst_layer,
 )
-
-NON_FINITE = "VS202"
-"""The finding that fails any gate by itself: such a network has no meaningful output."""
 
 
 def judge(
@@ -99,7 +97,7 @@ def check_policy(policy: Policy) -> None:
 def non_finite_layers(findings: Sequence[Finding]) -> tuple[str, ...]:
     """The layers whose buffers are not finite."""
     return tuple(
-        name for finding in findings if finding.code == NON_FINITE for name in finding.layers
+        name for finding in findings if finding.code in NON_FINITE for name in finding.layers
     )
 
 

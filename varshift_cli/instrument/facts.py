@@ -38,6 +38,8 @@ class ModelFacts:
     weights: tuple[WeightFacts, ...] = ()
     averaged_count: int | None = None
     """``n_averaged`` of torch's AveragedModel."""
+    non_finite: tuple[str, ...] = ()
+    """Parameters that hold NaN or infinity."""
 
 
 def model_facts(model: nn.Module) -> ModelFacts:
@@ -59,7 +61,17 @@ def model_facts(model: nn.Module) -> ModelFacts:
             weights.append(_weight_facts(name, weight.detach()))
     count = dict(model.named_buffers()).get("n_averaged")
     return ModelFacts(
-        momentum, tuple(untrained), tuple(weights), None if count is None else int(count)
+        momentum,
+        tuple(untrained),
+        tuple(weights),
+        None if count is None else int(count),
+        tuple(
+            name
+            for name, value in model.named_parameters()
+            if not isinstance(value, UninitializedParameter)
+            and value.is_floating_point()
+            and not bool(value.detach().isfinite().all())
+        ),
     )
 
 

@@ -15,7 +15,7 @@ from varshift_cli.diagnosis.staleness import Staleness, staleness_of
 from varshift_cli.measurement import Measurement
 from varshift_cli.pipeline.certainty import Answers, Certainty
 from varshift_cli.pipeline.scoring import Judge, is_better, is_worse
-from varshift_cli.records import Describe, Level, Report, Score
+from varshift_cli.records import NON_FINITE, Describe, Level, Report, Score
 
 WITHIN_MOMENTUM = 4.0
 """Excess of staleness up to which the buffers are what training would have gathered on this
@@ -44,7 +44,7 @@ class Choice:
 def nothing_needed(report: Report) -> Choice | None:
     """The reason why nothing has to be repaired, if there is one."""
     codes = {finding.code for finding in report.findings}
-    if codes & {"VS201", "VS202"}:
+    if codes & {"VS201", *NON_FINITE}:
         return None
     if report.buffers.describe is Describe.CLEAN:
         slope, error = report.buffers.slope, report.buffers.slope_se

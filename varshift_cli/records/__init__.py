@@ -9,7 +9,14 @@ channel. A ratio is always taken with ``+eps`` on both sides, as BatchNorm (BN) 
 
 from typing import TYPE_CHECKING, Any
 
-from varshift_cli.records.findings import Effect, Finding, RegimeScores, Remedy
+from varshift_cli.records.findings import (
+    NON_FINITE,
+    NOT_FINITE,
+    Effect,
+    Finding,
+    RegimeScores,
+    Remedy,
+)
 from varshift_cli.records.layers import (
     AttributionShare,
     ChannelFigures,
@@ -66,6 +73,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEVEL_BOUNDS",
+    "NON_FINITE",
+    "NOT_FINITE",
     "SCHEMA_VERSION",
     "AttributionShare",
     "BaselineRecord",

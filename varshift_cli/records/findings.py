@@ -9,6 +9,11 @@ from typing import Any
 from varshift_cli.records.layers import Interval
 from varshift_cli.records.levels import FindingLevel
 
+NON_FINITE = frozenset({"VS202", "VS408"})
+"""Codes that fail any gate by themselves: such a network has no meaningful output."""
+NOT_FINITE = "its running statistics, or what enters it, are not finite"
+"""Why a layer named by one of them fails."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from varshift_cli.records import (
+    NON_FINITE,
+    NOT_FINITE,
     Finding,
     LayerRecord,
     Level,
@@ -22,7 +24,6 @@ from varshift_cli.records import (
 from varshift_cli.report.layers import called, cause_words, fed_by, reasons_unmeasured
 from varshift_cli.report.text import interval, ratio, visible
 
-_NON_FINITE = "VS202"
 _BAD = {Outcome.FAIL: 0, Outcome.INCONCLUSIVE: 1}
 
 
@@ -83,7 +84,7 @@ def judged_layers(report: Report) -> list[JudgedLayer]:
         if outcome is Outcome.NOT_MEASURED:
             reason = reason or report.unknown.get(f"layers.{len(judged)}.shift")
             if layer.name in broken:
-                outcome, reason = Outcome.FAIL, "its running statistics are not finite"
+                outcome, reason = Outcome.FAIL, NOT_FINITE
         judged.append(
             JudgedLayer(
                 layer,
@@ -126,7 +127,7 @@ def _broken(report: Report) -> set[str]:
     """Layers that fail any gate: their running statistics are not finite."""
     if report.verdict.status is Status.NOT_GATED:
         return set()
-    found = [each for each in report.findings if each.code == _NON_FINITE]
+    found = [each for each in report.findings if each.code in NON_FINITE]
     return {name for finding in found for name in finding.layers}
 
 

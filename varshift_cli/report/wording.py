@@ -48,7 +48,9 @@ def judgement(report: Report) -> Judgement:
     decisive = _decisive(report)
     if verdict.status is Status.FAIL and (decisive is None or verdict.worst_shift is None):
         name = layer_name(verdict.worst_layer or "")
-        return Judgement("FAIL", f"the running statistics of {name} are not finite")
+        if any(each.code == "VS202" for each in report.findings):
+            return Judgement("FAIL", f"the running statistics of {name} are not finite")
+        return Judgement("FAIL", f"what enters {name} is not finite")
     about = "" if decisive is None else _about(decisive)
     told = layer_verdicts(report.layers, verdict)
     above = _above(report, told)

@@ -10,8 +10,8 @@ DEAD_FRACTION = 0.01
 
 
 def live_channels(running_var: Tensor, eval_var: Tensor, eps: float) -> Tensor:
-    """Which channels carry a signal, shape (C,), bool."""
-    return torch.maximum(running_var, eval_var) >= DEAD_FRACTION * eps
+    """Which channels carry a signal, shape (C,), bool; NaN is broken, not dead."""
+    return ~(torch.maximum(running_var, eval_var) < DEAD_FRACTION * eps)
 
 
 def log_ratio(numerator: Tensor, denominator: Tensor, eps: float) -> Tensor:
