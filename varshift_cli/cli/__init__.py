@@ -5,7 +5,9 @@ Commands import what they use when they are called, so that ``--help`` answers a
 
 from __future__ import annotations
 
+import atexit
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -26,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
         if argv is None:  # this process is ours
             note_interrupts()
+            # While Python shuts down all is done and told: Ctrl-C changes the exit code no more.
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
         with told():
             arguments = list(sys.argv[1:] if argv is None else argv)
             program_for(arguments)(args=arguments, prog_name="varshift")
