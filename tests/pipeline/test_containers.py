@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tests.nets import ConvNet, OneNet, batches_of, warmed_up
 from varshift_cli import Report, recalibrate, scan
+from varshift_cli.errors import FixDeclinedError
 from varshift_cli.pipeline import fix_checkpoint, scan_checkpoint
 from varshift_cli.records import FixRequest, LayerRecord, ScanRequest
 
@@ -249,3 +250,17 @@ def test_a_model_that_computes_in_bf16(one, tmp_path, kind):
     for ours, theirs in zip(report.layers, one.report.layers, strict=True):
         assert math.isclose(ours.signed, theirs.signed, rel_tol=0.03)
     assert record.repair.residual < 0.1
+
+
+@pytest.mark.parametrize(
+    "kind", ["legacy", "safetensors", *WITH_CODE[:-1]]
+)  # one size: batches of 50
+def test_fix_chooses_alike_in_every_container(one, kind):
+    """fix without a method, as a scan proposes it, comes to the state dict's choice and reason."""
+
+    def reason(container: str) -> str:
+        with pytest.raises(FixDeclinedError) as declined:  # an untrained net without labels
+            fix_checkpoint(FixRequest(one.request(container), method="auto", dry_run=True))
+        return declined.value.message
+
+    assert reason(kind) == reason("state dict")

@@ -210,12 +210,10 @@ def staleness(
     measured: Measurement, model: nn.Module, *, samples: int, size: int
 ) -> Staleness | None:
     """How far T is from R, against what the model's own momentum allows."""
+    modules = dict(model.named_modules())
     momentum = {}
     for layer in measured.layers:
-        try:
-            value = getattr(model.get_submodule(layer.key.name), "momentum", None)
-        except AttributeError:
-            continue
+        value = getattr(modules.get(layer.key.name), "momentum", None)
         if isinstance(value, float) and 0.0 < value <= 1.0:
             momentum[layer.key.name] = value
     return staleness_of(measured.layers, momentum, samples=samples, batch_size=size)

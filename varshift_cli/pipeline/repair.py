@@ -123,13 +123,13 @@ def carry_out(
             forward=work.forward,
         )
         _accept(after, tolerance if exact else math.inf)
-    was, now = (before.worst, after.worst) if exact else (before.mean, after.mean)
+    proof = after.worst if exact else after.mean
     labels = labels_of(work.batches)
     record = RepairRecord(
         method=method,
-        layers=tuple(LayerRepair(name, was[name], now[name]) for name in names),
+        layers=tuple(LayerRepair(name, before.mean[name], after.mean[name]) for name in names),
         skipped=new.selection.skipped,
-        residual=max(now.values()) - 1.0,
+        residual=max(proof.values()) - 1.0,
         samples=sum(batch.size for batch in work.batches),
         batches=len(work.batches),
         windows=new.procedure.windows,

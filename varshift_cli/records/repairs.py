@@ -24,9 +24,10 @@ class LayerRepair:
 
     name: str
     shift_before: float
+    """exp of the mean over live channels of |ln((E+eps)/(R+eps))|: a scan's ``shift``, without its
+    correction for the noise of an absolute value."""
     shift_after: float
-    """max over channels of |ln((E+eps)/(R+eps))|, exp; by a separate eval pass after the repair.
-    For ``correct``, which leaves what is not dropout's doing: the mean over channels."""
+    """The same by a separate eval pass after the repair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,9 @@ class RepairRecord:
     layers: tuple[LayerRepair, ...]
     skipped: tuple[Skipped, ...]
     residual: float
-    """Worst ``shift_after - 1`` over layers."""
+    """The proof: over layers, the largest exp of max over channels of |ln((E+eps)/(R+eps))|, less
+    1; for ``correct``, which leaves what is not dropout's doing, the largest ``shift_after - 1``.
+    """
     samples: int
     batches: int
     windows: int
