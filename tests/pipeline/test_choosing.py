@@ -320,3 +320,21 @@ def test_auto_on_a_corner_of_the_table(tmp_path: Path) -> None:
         assert shown["as is"] > 0.8
         if kind == "frozen BN":
             assert shown["recalibrate"] < shown["as is"] - 0.1
+
+
+def test_targets_that_cannot_be_scored_are_not_passed_over(tmp_path: Path) -> None:
+    """Float targets without --metric: nothing is written, and the message asks for the metric."""
+    torch.manual_seed(0)
+    x = torch.randn(256, 12)
+    net = warmed_up(Mlp(), x)
+    torch.save(net, tmp_path / "net.pt")
+    arrays = {"x": x.numpy(), "y": torch.randn(256, 4).numpy()}
+    np.savez(tmp_path / "calib.npz", **arrays)
+    request = ScanRequest(
+        str(tmp_path / "net.pt"), data=str(tmp_path / "calib.npz"), allow_pickle=True
+    )
+
+    with pytest.raises(FixDeclinedError, match="give --metric"):
+        fix_checkpoint(FixRequest(request, method="auto"))
+
+    assert {each.name for each in tmp_path.iterdir()} == {"net.pt", "calib.npz"}

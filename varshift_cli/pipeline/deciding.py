@@ -81,6 +81,19 @@ class Evidence:
             judge, outputs = self.judge, self.measured.outputs["eval"]
         return (judge, outputs) if outputs is not None and judge.can(outputs) else None
 
+    def has_targets(self) -> bool:
+        """Whether the batches that would be scored bring targets of any kind."""
+        held = self.held_out
+        batches = self.work.batches if held is None else held.batches
+        return any(batch.labels is not None for batch in batches)
+
+
+_UNSCORED = (
+    "the data hold targets, but not class labels that fit the outputs, so that no repair can be "
+    "scored: a regression may have adapted to the shift, and lose by any repair; give --metric "
+    "file.py:f, f(outputs, labels) -> higher is better"
+)
+
 
 def decide(evidence: Evidence) -> Choice:
     """The choice of ``--auto``."""
@@ -88,6 +101,8 @@ def decide(evidence: Evidence) -> Choice:
     if nothing is not None:
         return nothing
     judged = evidence.as_is()
+    if judged is None and evidence.has_targets():
+        return Choice(None, _UNSCORED)
     candidates = {} if judged is None else unseen_outputs(evidence, METHODS)
     if judged is None or not candidates:
         return _by_buffers(evidence)
