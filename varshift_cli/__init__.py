@@ -11,6 +11,7 @@ imports no torch.
 
 from __future__ import annotations
 
+import random
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -225,9 +226,13 @@ def __getattr__(name: str) -> Any:
     room = _HOMES.get(name)
     if room is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if room == "varshift_cli.pipeline":
-        import_module("varshift_cli.report")  # so that the report of a scan can show itself
-    value = getattr(import_module(room), name)
+    state = random.getstate()
+    try:  # libraries may draw while they are imported; the user's random numbers are their own
+        if room == "varshift_cli.pipeline":
+            import_module("varshift_cli.report")  # so that the report of a scan can show itself
+        value = getattr(import_module(room), name)
+    finally:
+        random.setstate(state)
     globals()[name] = value
     return value
 

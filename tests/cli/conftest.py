@@ -82,5 +82,6 @@ def pipeline(monkeypatch):
     fake = Pipeline()
     commands = ("scan_checkpoint", "scan_until", "fix_checkpoint", "inspect_checkpoint")
     names = {name: getattr(fake, name) for name in commands}
+    names["written_files"] = lambda request: {}
     monkeypatch.setitem(sys.modules, "varshift_cli.pipeline", SimpleNamespace(**names))
     return fake

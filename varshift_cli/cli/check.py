@@ -30,7 +30,7 @@ def check(
     from varshift_cli.report import FORMATS
 
     config = load_config()
-    files = output.report_files(report or (), FORMATS, source=None if saved == "-" else saved)
+    files = output.report_files(report or (), FORMATS, reserved=output.the_report(saved))
     found = read_report(saved)
     gate = settle_gate(
         config, max_shift=max_shift, baseline=baseline, otherwise=found.verdict.threshold

@@ -46,7 +46,7 @@ def fix(
     from varshift_cli.cli.settings import Said, announce, settle, with_holdout
     from varshift_cli.cli.show import fix_format, show_fix
     from varshift_cli.config import load_config
-    from varshift_cli.records import FixRequest
+    from varshift_cli.records import FixRequest, files_read
     from varshift_cli.report import FIX_FORMATS
 
     config = load_config()
@@ -81,12 +81,16 @@ def fix(
         holdout=config.holdout if holdout is None else holdout,
         in_place=in_place,
     )
-    files = streams.report_files(report or (), FIX_FORMATS, source=model, called="the checkpoint")
     quiet = bool(quiet or config.quiet)
     if method != "revert":
         announce(with_holdout(settled, request.holdout, holdout), config, quiet=quiet)
-    from varshift_cli.pipeline import fix_checkpoint
+    reserved = files_read(request)
+    streams.report_files(report or (), FIX_FORMATS, reserved=reserved)  # before torch is loaded
+    from varshift_cli.pipeline import fix_checkpoint, written_files
 
+    if report:
+        reserved = {**reserved, **written_files(request)}
+    files = streams.report_files(report or (), FIX_FORMATS, reserved=reserved)
     with progress_on_stderr(quiet=quiet) as progress:
         record = fix_checkpoint(request, progress)
     for file in files:

@@ -116,22 +116,20 @@ def report_files(
     paths: Sequence[str],
     formats: Mapping[str, Format[R]],
     *,
-    source: str | None = None,
-    called: str = "the report that is read",
+    reserved: Mapping[Path, str],
 ) -> list[ReportFile[R]]:
     """Check where reports shall go, before any work.
 
     Args:
         paths: As given on the command line.
         formats: To choose from by the suffix.
-        source: The file that is read, which no report may overwrite.
-        called: What that file is.
+        reserved: Resolved paths that no report may overwrite, and what they are.
 
     Raises:
         ReportError: A suffix stands for no format, or for one that needs what is not installed.
         UsageError: A folder is missing or closed, or two paths are one file.
     """
-    taken = {} if source is None else {Path(source).resolve(): called}
+    taken = dict(reserved)
     files: list[ReportFile[R]] = []
     for path in paths:
         each = ReportFile(path, Path(path).resolve(), choose_format(path, formats))
@@ -142,6 +140,11 @@ def report_files(
         taken[each.target] = f"--report {path}"
         files.append(each)
     return files
+
+
+def the_report(path: str) -> dict[Path, str]:
+    """The saved report that a command reads, as :func:`report_files` wants it."""
+    return {} if path == "-" else {Path(path).resolve(): "the report that is read"}
 
 
 def _check_place(file: ReportFile[R]) -> None:

@@ -29,7 +29,7 @@ def report(
         order=choose(options.Order, order, config.order, config) or options.Order.SHIFT,
         all_layers=bool(all or config.all),
     )
-    files = output.report_files(report or (), FORMATS, source=None if saved == "-" else saved)
+    files = output.report_files(report or (), FORMATS, reserved=output.the_report(saved))
     found = read_report(saved)
     for file in files:
         file.write(found)

@@ -46,6 +46,7 @@ def scan(
     from varshift_cli.cli.show import View, show_report
     from varshift_cli.config import load_config
     from varshift_cli.gate import exit_code
+    from varshift_cli.records import files_read
     from varshift_cli.report import FORMATS
 
     config = load_config()
@@ -85,7 +86,7 @@ def scan(
         all_layers=bool(all or config.all),
         typed=said.typed(),
     )
-    files = output.report_files(report or (), FORMATS, source=model, called="the checkpoint")
+    files = output.report_files(report or (), FORMATS, reserved=files_read(settled.request))
     quiet = bool(quiet or config.quiet)
     announce(settled, config, quiet=quiet)
     from varshift_cli.pipeline import scan_checkpoint, scan_until

@@ -112,6 +112,8 @@ def settle(
         if name in _LEAST and value < _LEAST[name]:
             option = name.replace("_", "-")
             raise UsageError(f"--{option} must be at least {_LEAST[name]}, but is {value}")
+        if name in _MOST and value > _MOST[name]:
+            raise UsageError(f"--{name} must be at most {_MOST[name]}, but is {value}")
         values[name] = value
     if draw is not None:
         values["samples"] = draw.samples
@@ -142,6 +144,7 @@ def _draw(said: Said, config: Config, *, growing: bool) -> Draw | None:
     )
 
 
+_MOST = {"seed": 2**63 - 1}
 _LEAST = {"batch_size": 1, "seed": 0, "train_batch_size": 2}
 
 

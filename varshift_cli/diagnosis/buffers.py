@@ -46,7 +46,10 @@ def _pair(layer: LayerMoments) -> Pair | None:
         return None
     train, clean = layer.train.pooled().var.cpu(), layer.clean.pooled().var.cpu()
     running = layer.site.running_var.detach().double().cpu()
-    live = live_channels(running, layer.eval.pooled().var.cpu(), layer.eps)
+    deployed = layer.eval.pooled().var.cpu()
+    if not all(bool(var.isfinite().all()) for var in (train, clean, deployed)):
+        return None  # values overflow here: what is left of them tells nothing
+    live = live_channels(running, deployed, layer.eps)
     x = log_ratio(train, clean, layer.eps)[live]
     y = log_ratio(running, clean, layer.eps)[live]
     xx_noise, xy_noise = (noise[live] for noise in _noise(layer))

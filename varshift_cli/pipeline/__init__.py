@@ -5,6 +5,7 @@ from varshift_cli.pipeline.fixing import fix_checkpoint
 from varshift_cli.pipeline.growing import scan_until
 from varshift_cli.pipeline.inspecting import inspect_checkpoint
 from varshift_cli.pipeline.live import correct, recalibrate, scan
+from varshift_cli.pipeline.places import written_files
 from varshift_cli.pipeline.scanning import scan_checkpoint
 from varshift_cli.remedies import move_dropout, swap_dropout
 
@@ -19,4 +20,5 @@ __all__ = [
     "scan_checkpoint",
     "scan_until",
     "swap_dropout",
+    "written_files",
 ]

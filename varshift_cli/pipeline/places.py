@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from varshift_cli.errors import UsageError
-from varshift_cli.loading import check_sidecar_place, weights_file
-from varshift_cli.records import FixRequest
+from varshift_cli.loading import check_sidecar_place, sidecar_path, weights_file
+from varshift_cli.records import FixRequest, files_read
 
 
 def output_path(request: FixRequest, *, suffix: str = "fixed") -> Path:
@@ -35,6 +35,7 @@ def output_path(request: FixRequest, *, suffix: str = "fixed") -> Path:
             f"{output} is the checkpoint itself",
             hint="Give another name with --output, or say --in-place.",
         )
+    _check_replaceable(request, output)
     if os.path.lexists(output) and not request.overwrite:
         raise UsageError(
             f"{output} is already there", hint="Add --overwrite, or give --output another name."
@@ -42,6 +43,41 @@ def output_path(request: FixRequest, *, suffix: str = "fixed") -> Path:
     if request.method != "revert":
         check_sidecar_place(output, overwrite=request.overwrite)
     return output
+
+
+def _check_replaceable(request: FixRequest, output: Path) -> None:
+    """Refuse to write over what this very run reads, over a device, or over its own sidecar."""
+    if os.path.lexists(output) and not output.is_file() and not output.is_symlink():
+        raise UsageError(f"{output} is no regular file", hint="Name a file: --output.")
+    written = [output]
+    if request.method != "revert":
+        written.append(sidecar_path(output))
+    if written[-1] == output and len(written) > 1:
+        raise UsageError(f"{output} is the name of its own sidecar", hint="Name it otherwise: -o.")
+    reads = files_read(request)
+    for path in written:
+        called = reads.get(path.resolve())
+        if called is not None:
+            raise UsageError(
+                f"{path} would be written, but is {called}", hint="Give --output another name."
+            )
+
+
+def written_files(request: FixRequest) -> dict[Path, str]:
+    """Resolved path -> what it is: the checkpoint that a fix will write, and its sidecar.
+
+    Raises:
+        UsageError: As :func:`output_path`.
+    """
+    if request.dry_run:
+        return {}
+    if request.method == "revert":
+        return {output_path(request, suffix="reverted").resolve(): "the checkpoint to be written"}
+    output = output_path(request)
+    return {
+        output.resolve(): "the checkpoint to be written",
+        sidecar_path(output).resolve(): "where the old buffers are kept",
+    }
 
 
 def _in_place(request: FixRequest, source: Path) -> Path:

@@ -63,7 +63,7 @@ def measure_inputs(
         inputs.data.regroupable,
     )
     subject = subject_of(inputs, request, catalogue)
-    if request.train_data is not None and attribute:
+    if request.train_data is not None and (attribute or not request.attribute):
         subject = replace(
             subject, stale_on_train_data=_stale_on_train_data(inputs, request, progress)
         )

@@ -71,6 +71,8 @@ if TYPE_CHECKING:
     )
     from varshift_cli.records.requests import FixRequest, ScanRequest
 
+from varshift_cli.records.reads import files_read
+
 __all__ = [
     "LEVEL_BOUNDS",
     "NON_FINITE",
@@ -127,6 +129,7 @@ __all__ = [
     "Suppression",
     "Verdict",
     "draw_reports_with",
+    "files_read",
     "layer_verdicts",
     "outcome_of",
     "worst_layer",
