@@ -8,11 +8,13 @@ import shutil
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from varshift_cli.errors import UsageError
+from varshift_cli.pipeline import fix_checkpoint
 from varshift_cli.pipeline.places import output_path, written_files
 from varshift_cli.records import FixRequest, ScanRequest, files_read
 
@@ -51,6 +53,28 @@ def test_the_sidecar_has_a_place_of_its_own(folder):
         output_path(request("r.varshift"))
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_checkpoint_called_as_a_sidecar_is_not_repaired_in_place(folder, overwrite):
+    """Its old buffers would replace it: refused before the model is loaded, and left as it was."""
+    Path("model.pt").rename("model.varshift")
+    before = Path("model.varshift").read_bytes()
+    asked = replace(request(in_place=True), overwrite=overwrite)
+    asked = replace(asked, scan=replace(asked.scan, model="model.varshift", arch="nothing.py:f"))
+    with pytest.raises(UsageError, match="its own sidecar"):
+        fix_checkpoint(asked)
+    assert Path("model.varshift").read_bytes() == before
+
+
+def test_the_sidecar_of_a_repair_in_place_is_nothing_that_is_read(folder):
+    """Nor does a revert replace the sidecar from which it takes the old buffers."""
+    asked = request(in_place=True)
+    asked = replace(asked, scan=replace(asked.scan, data="model.varshift"))
+    with pytest.raises(UsageError, match="is what --data reads"):
+        output_path(asked)
+    with pytest.raises(UsageError, match="the sidecar with the old buffers"):
+        output_path(request("model.varshift", method="revert"))
+
+
 def test_pipes_and_devices_are_not_replaced(folder):
     """--overwrite replaces files, and nothing else."""
     os.mkfifo(folder / "pipe")
@@ -63,6 +87,7 @@ def test_ordinary_places_are_accepted(folder):
     """The default, a new name, and an old output with --overwrite."""
     (folder / "old.pt").write_bytes(b"old")
     assert output_path(request()).name == "model.fixed.pt"
+    assert output_path(request(method="revert")).name == "model.reverted.pt"
     assert output_path(request("old.pt")).name == "old.pt"
     assert len(written_files(request("old.pt"))) == 2
 

@@ -66,13 +66,16 @@ def check_sidecar_place(output: Path, *, overwrite: bool) -> None:
     A sidecar whose file is gone, as an interrupted repair leaves it, is in nobody's way.
 
     Raises:
-        UsageError: Something is there.
+        UsageError: Something is there; or the sidecar would be the output itself.
     """
     path = sidecar_path(output)
+    if path == output:
+        raise UsageError(
+            f"{output} is the name of its own sidecar",
+            hint=f"Give --output a name with another suffix than {SUFFIX}.",
+        )
     if not os.path.lexists(path) or overwrite:
         return
-    if path == output:
-        raise UsageError(f"{output} is the name of its own sidecar", hint="Name it otherwise: -o.")
     with suppress(CheckpointError):
         found = read_sidecar(path)
         if not os.path.lexists(path.with_name(found.provenance.output)):

@@ -10,19 +10,41 @@ from varshift_cli.loading import check_sidecar_place, sidecar_path, weights_file
 from varshift_cli.records import FixRequest, files_read
 
 
-def output_path(request: FixRequest, *, suffix: str = "fixed") -> Path:
+def output_path(request: FixRequest) -> Path:
     """Where to write; checked before the work begins.
 
-    Args:
-        request: The fix.
-        suffix: What the default name gets: ``model.fixed.pt``.
+    By default ``model.fixed.pt`` for ``model.pt``, or ``model.reverted.pt`` for a revert.
 
     Raises:
-        UsageError: The file exists, its folder does not, or cannot be written.
+        UsageError: The file exists, its folder does not, or cannot be written; or what would be
+            written is what the run reads.
     """
     source = weights_file(request.scan.model)
-    if request.in_place:
-        return _in_place(request, source)
+    output = _in_place(request, source) if request.in_place else _beside(request, source)
+    if request.method != "revert":
+        check_sidecar_place(output, overwrite=request.overwrite)
+        _check_not_read(request, sidecar_path(output))
+    return output
+
+
+def written_files(request: FixRequest) -> dict[Path, str]:
+    """Resolved path -> what it is: the checkpoint that a fix will write, and its sidecar.
+
+    Raises:
+        UsageError: As :func:`output_path`.
+    """
+    if request.dry_run:
+        return {}
+    output = output_path(request)
+    written = {output.resolve(): "the checkpoint to be written"}
+    if request.method != "revert":
+        written[sidecar_path(output).resolve()] = "where the old buffers are kept"
+    return written
+
+
+def _beside(request: FixRequest, source: Path) -> Path:
+    """The place of a new file."""
+    suffix = "reverted" if request.method == "revert" else "fixed"
     name = f"{source.stem}.{suffix}{source.suffix}"
     output = Path(request.output) if request.output else source.with_name(name)
     if output.is_dir():
@@ -35,52 +57,18 @@ def output_path(request: FixRequest, *, suffix: str = "fixed") -> Path:
             f"{output} is the checkpoint itself",
             hint="Give another name with --output, or say --in-place.",
         )
-    _check_replaceable(request, output)
+    if os.path.lexists(output) and not output.is_file() and not output.is_symlink():
+        raise UsageError(f"{output} is no regular file", hint="Name a file: --output.")
+    _check_not_read(request, output)
     if os.path.lexists(output) and not request.overwrite:
         raise UsageError(
             f"{output} is already there", hint="Add --overwrite, or give --output another name."
         )
-    if request.method != "revert":
-        check_sidecar_place(output, overwrite=request.overwrite)
     return output
 
 
-def _check_replaceable(request: FixRequest, output: Path) -> None:
-    """Refuse to write over what this very run reads, over a device, or over its own sidecar."""
-    if os.path.lexists(output) and not output.is_file() and not output.is_symlink():
-        raise UsageError(f"{output} is no regular file", hint="Name a file: --output.")
-    written = [output]
-    if request.method != "revert":
-        written.append(sidecar_path(output))
-    if written[-1] == output and len(written) > 1:
-        raise UsageError(f"{output} is the name of its own sidecar", hint="Name it otherwise: -o.")
-    reads = files_read(request)
-    for path in written:
-        called = reads.get(path.resolve())
-        if called is not None:
-            raise UsageError(
-                f"{path} would be written, but is {called}", hint="Give --output another name."
-            )
-
-
-def written_files(request: FixRequest) -> dict[Path, str]:
-    """Resolved path -> what it is: the checkpoint that a fix will write, and its sidecar.
-
-    Raises:
-        UsageError: As :func:`output_path`.
-    """
-    if request.dry_run:
-        return {}
-    if request.method == "revert":
-        return {output_path(request, suffix="reverted").resolve(): "the checkpoint to be written"}
-    output = output_path(request)
-    return {
-        output.resolve(): "the checkpoint to be written",
-        sidecar_path(output).resolve(): "where the old buffers are kept",
-    }
-
-
 def _in_place(request: FixRequest, source: Path) -> Path:
+    """The checkpoint's own place."""
     if request.output is not None:
         raise UsageError("--in-place and --output name two places to write to")
     if source.is_symlink():
@@ -91,9 +79,20 @@ def _in_place(request: FixRequest, source: Path) -> Path:
     if source.is_dir():
         raise UsageError(f"{source} is a folder; name the weights file in it for --in-place")
     _check_writable(source.parent)
-    if request.method != "revert":
-        check_sidecar_place(source, overwrite=request.overwrite)
     return source
+
+
+def _check_not_read(request: FixRequest, path: Path) -> None:
+    """Refuse to write over what this very run reads."""
+    reads = dict(files_read(request))
+    if request.method == "revert":
+        kept = sidecar_path(weights_file(request.scan.model))
+        reads.setdefault(kept.resolve(), "the sidecar with the old buffers")
+    called = reads.get(path.resolve())
+    if called is not None:
+        raise UsageError(
+            f"{path} would be written, but is {called}", hint="Give --output another name."
+        )
 
 
 def _check_writable(folder: Path) -> None:

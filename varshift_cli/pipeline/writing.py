@@ -110,7 +110,7 @@ def revert_checkpoint(request: FixRequest) -> FixRecord:
         CheckpointError: There is no sidecar, or it is that of another file.
         WriteError: It could not be written.
     """
-    output = None if request.dry_run else output_path(request, suffix="reverted")
+    output = None if request.dry_run else output_path(request)
     done = revert(
         Path(request.scan.model), output, overwrite=request.overwrite, in_place=request.in_place
     )
