@@ -84,12 +84,9 @@ def fix(
     quiet = bool(quiet or config.quiet)
     if method != "revert":
         announce(with_holdout(settled, request.holdout, holdout), config, quiet=quiet)
-    reserved = files_read(request)
-    streams.report_files(report or (), FIX_FORMATS, reserved=reserved)  # before torch is loaded
     from varshift_cli.pipeline import fix_checkpoint, written_files
 
-    if report:
-        reserved = {**reserved, **written_files(request)}
+    reserved = {**files_read(request), **written_files(request)}
     files = streams.report_files(report or (), FIX_FORMATS, reserved=reserved)
     with progress_on_stderr(quiet=quiet) as progress:
         record = fix_checkpoint(request, progress)
