@@ -21,12 +21,12 @@ from varshift_cli.measurement import Measurement, effect_of, labels_of, layer_re
 from varshift_cli.measurement.trials import TrainTrials
 from varshift_cli.pipeline.advice import advice, wanted
 from varshift_cli.pipeline.studies import Studies, Study, with_attribution, with_predictions
+from varshift_cli.pipeline.wired import dropout_records, links_of, upstream_of
 from varshift_cli.records import (
     Batch,
     BuffersRecord,
     CalibrationRecord,
     CheckpointRecord,
-    DropoutLink,
     DropoutRecord,
     Finding,
     LayerRecord,
@@ -80,7 +80,7 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
     suspect = measured.probe.suspect
     known = [layer for layer in measured.layers if layer.key not in suspect]
     buffers, why = describe_buffers(known)
-    dropouts = _dropouts(measured, names, noises)
+    dropouts = dropout_records(measured.wiring, names, noises)
     effect, no_effect = effect_of(
         measured.outputs["eval"],
         measured.outputs["clean"],
@@ -166,8 +166,8 @@ def _layers(
             record = replace(
                 record,
                 location=visit.location,
-                dropouts=tuple(DropoutLink(noises[key], case) for key, case in visit.dropouts),
-                upstream=tuple(names.get(key, key.name) for key in visit.upstream),
+                dropouts=links_of(visit, noises),
+                upstream=upstream_of(visit, names),
             )
         if subject.without_noise is not None or layer.key in measured.probe.suspect:
             records.append(_without_train(record))
@@ -187,25 +187,6 @@ def _without_train(record: LayerRecord) -> LayerRecord:
 
 def _notes(subject: Subject) -> tuple[str, ...]:
     return (*([subject.without_noise] if subject.without_noise else []), *subject.notes)
-
-
-def _dropouts(
-    measured: Measurement, names: Mapping[BatchNormKey, str], noises: Mapping[NoiseKey, str]
-) -> tuple[DropoutRecord, ...]:
-    reaches: dict[NoiseKey, list[str]] = {}
-    for visit in measured.wiring.batch_norms:
-        for key, _case in visit.dropouts:
-            reaches.setdefault(key, []).append(names.get(visit.key, visit.key.name))
-    return tuple(
-        DropoutRecord(
-            noises[visit.key],
-            visit.kind,
-            visit.p,
-            visit.location,
-            tuple(reaches.get(visit.key, ())),
-        )
-        for visit in measured.wiring.noises
-    )
 
 
 def _skipped(measured: Measurement, catalogue: BatchNormCatalogue) -> tuple[Skipped, ...]:

@@ -22,9 +22,8 @@ from varshift_cli.measurement.passes import run_eval
 from varshift_cli.measurement.regimes import EvalRegime
 from varshift_cli.measurement.samples import Samples
 from varshift_cli.pipeline.inputs import Inputs, open_inputs
+from varshift_cli.pipeline.wired import dropout_records, links_of, upstream_of
 from varshift_cli.records import (
-    DropoutLink,
-    DropoutRecord,
     InspectedLayer,
     Inspection,
     Progress,
@@ -93,7 +92,7 @@ def _inspection(
         samples=inputs.data.samples,
         device=inputs.device.type,
         layers=_layers(catalogue, wiring, deployed, names, noises),
-        dropouts=_dropouts(wiring, names, noises),
+        dropouts=dropout_records(wiring, names, noises),
         order=tuple(known[key] for key in wiring.order if key in known),
         skipped=skipped,
         unwritten=unwritten,
@@ -117,29 +116,10 @@ def _layers(
             eps=deployed.eps.get(visit.key, 0.0),
             call=visit.key.call,
             location=visit.location,
-            dropouts=tuple(DropoutLink(noises[key], case) for key, case in visit.dropouts),
-            upstream=tuple(names.get(key, key.name) for key in visit.upstream),
+            dropouts=links_of(visit, noises),
+            upstream=upstream_of(visit, names),
         )
         for visit in wiring.batch_norms
-    )
-
-
-def _dropouts(
-    wiring: Wiring, names: Mapping[BatchNormKey, str], noises: Mapping[NoiseKey, str]
-) -> tuple[DropoutRecord, ...]:
-    reaches: dict[NoiseKey, list[str]] = {}
-    for visit in wiring.batch_norms:
-        for key, _case in visit.dropouts:
-            reaches.setdefault(key, []).append(names[visit.key])
-    return tuple(
-        DropoutRecord(
-            noises[visit.key],
-            visit.kind,
-            visit.p,
-            visit.location,
-            tuple(reaches.get(visit.key, ())),
-        )
-        for visit in wiring.noises
     )
 
 
