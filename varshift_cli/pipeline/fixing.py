@@ -74,7 +74,7 @@ def fix_checkpoint(request: FixRequest, progress: Progress | None = None) -> Fix
     progress = progress or SilentProgress()
     output = None if request.dry_run else output_path(request)
     inputs = open_inputs(request.scan)
-    measured, before = measure_inputs(inputs, request.scan, progress)
+    measured, before = measure_inputs(inputs, request.scan, progress, diagnose=False)
     _refuse_missing(before, inputs)
     task = _Task(request, inputs, _evidence(request, inputs, measured, before, progress))
     earlier = _made_before(request, inputs)

@@ -31,15 +31,21 @@ def scan_checkpoint(request: ScanRequest, progress: Progress | None = None) -> R
         VarshiftError: Something is wrong with the user's files, options or model.
     """
     inputs = open_inputs(request)
-    return measure_inputs(
-        inputs, request, progress or SilentProgress(), attribute=request.attribute
-    )[1]
+    return measure_inputs(inputs, request, progress or SilentProgress(), diagnose=True)[1]
 
 
 def measure_inputs(
-    inputs: Inputs, request: ScanRequest, progress: Progress, *, attribute: bool = False
+    inputs: Inputs, request: ScanRequest, progress: Progress, *, diagnose: bool
 ) -> tuple[Measurement, Report]:
-    """Measure what was opened; also say which dropout moves which layer, if that is asked for."""
+    """Measure what was opened.
+
+    Args:
+        inputs: What was opened.
+        request: How to measure it.
+        progress: Told of each stage.
+        diagnose: Also make the further passes that only tell causes apart: with single dropouts,
+            and over the data of training, as far as the request has them.
+    """
     check_batches(inputs.data.batches)
     catalogue = inputs.find_batch_norms()
     measured = measure(
@@ -53,35 +59,33 @@ def measure_inputs(
         train_batch_size=request.train_batch_size,
         memory=memory_budget(request.memory, inputs.device),
     )
-    study = Study(
-        inputs.model,
-        catalogue,
-        inputs.data.batches,
-        request.seed,
-        progress,
-        inputs.forward,
-        inputs.data.regroupable,
-    )
     subject = subject_of(inputs, request, catalogue)
-    if request.train_data is not None and (attribute or not request.attribute):
-        subject = replace(
-            subject, stale_on_train_data=_stale_on_train_data(inputs, request, progress)
+    study = None
+    if diagnose and request.train_data is not None:
+        stale = _stale_on_train_data(inputs, request.train_data, request, progress)
+        subject = replace(subject, stale_on_train_data=stale)
+    if diagnose and request.attribute:
+        study = Study(
+            inputs.model,
+            catalogue,
+            inputs.data.batches,
+            request.seed,
+            progress,
+            inputs.forward,
+            inputs.data.regroupable,
         )
-    report = assemble(measured, subject, study if attribute else None)
+    report = assemble(measured, subject, study)
     if inputs.metric is None:
         return measured, report
     return measured, with_metric(report, measured, judge_of(request, inputs, inputs.data))
 
 
 def _stale_on_train_data(
-    inputs: Inputs, request: ScanRequest, progress: Progress
+    inputs: Inputs, train_data: str, request: ScanRequest, progress: Progress
 ) -> dict[str, float]:
     """Layer -> stale factor T/R on ``--train-data``, where it is known."""
-    assert request.train_data is not None
     search = [Path.cwd(), inputs.checkpoint.path.parent]
-    data = load_calibration(
-        replace(request, data_args=()), request.train_data, inputs.built, search
-    )
+    data = load_calibration(replace(request, data_args=()), train_data, inputs.built, search)
     check_batches(data.batches)
     measured = measure(
         inputs.model,
