@@ -22,7 +22,7 @@ from varshift_cli.instrument.sites import BatchNormKey
 from varshift_cli.measurement.regroup import cut_batches
 from varshift_cli.measurement.samples import Samples
 from varshift_cli.records import Batch
-from varshift_cli.statistics import row_moments
+from varshift_cli.statistics import GroupMoments
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +66,9 @@ class BatchRegime:
 
     def batch_norm(self, call: BatchNormCall, batch: int) -> Tensor:
         """Note the variance within this batch, and normalise by it."""
-        var = _unbiased(call.input).cpu()
+        moments = GroupMoments(1, call.input.shape[1], call.input.device)
+        moments.add(call.input, 0)
+        var = moments.pooled().var.cpu()
         count = self._count.setdefault(call.key, torch.zeros(self._samples.count).double())
         total = self._total.setdefault(
             call.key, torch.zeros(self._samples.count, var.shape[0]).double()
@@ -111,15 +113,6 @@ def batches_of_training(
             hint="Leave the option out; 'stale' then holds what small batches do.",
         )
     return cut
-
-
-def _unbiased(x: Tensor) -> Tensor:
-    """Variance per channel over everything else, ddof 1, shape (C,), float64."""
-    positions, mean, m2 = row_moments(x)
-    values = positions * x.shape[0]
-    between = (mean - mean.mean(dim=0)).square().sum(dim=0) * positions
-    var: Tensor = (m2.sum(dim=0) + between) / (values - 1)
-    return var
 
 
 def _group_of(groups: Tensor) -> int:

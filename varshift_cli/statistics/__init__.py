@@ -11,7 +11,7 @@ from varshift_cli.statistics.intervals import (
     jackknife_error,
     shift_estimate,
 )
-from varshift_cli.statistics.moments import GroupMoments, Population, row_moments
+from varshift_cli.statistics.moments import GroupMoments, Population
 from varshift_cli.statistics.ratios import DEAD_FRACTION, live_channels, log_ratio
 from varshift_cli.statistics.regression import Pair, SlopeEstimate, within_layer_slope
 
@@ -27,7 +27,6 @@ __all__ = [
     "jackknife_error",
     "live_channels",
     "log_ratio",
-    "row_moments",
     "shift_estimate",
     "within_layer_slope",
 ]

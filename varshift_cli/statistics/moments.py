@@ -25,7 +25,7 @@ class Population:
     """Shape (C,), float64; NaN when ``count`` < 2."""
 
 
-def row_moments(x: Tensor) -> tuple[int, Tensor, Tensor]:
+def _row_moments(x: Tensor) -> tuple[int, Tensor, Tensor]:
     """Moments of every (row, channel) of a tensor over its positions.
 
     Args:
@@ -121,7 +121,7 @@ class GroupMoments:
             x: Shape (N, C, *S).
             group: The group of each row, shape (N,), int64; or one group for the whole batch.
         """
-        positions, mean, m2 = row_moments(x)
+        positions, mean, m2 = _row_moments(x)
         rows = x.shape[0]
         count = torch.full((rows,), positions, dtype=torch.float64, device=x.device)
         if isinstance(group, int):
