@@ -110,7 +110,7 @@ def test_threshold_must_be_a_ratio(threshold):
 
 def test_exit_codes():
     """Every status has its exit code; only a failed gate is 1."""
-    codes = {status: exit_code(Verdict(status, None, None, None)) for status in Status}
+    codes = {status: exit_code(Verdict(status, None, "a", 1.1)) for status in Status}
 
     assert codes == {
         Status.PASS: 0,
@@ -118,3 +118,20 @@ def test_exit_codes():
         Status.FAIL: 1,
         Status.INCONCLUSIVE: 4,
     }
+
+
+def test_nothing_measured_exits_3():
+    """A scan whose layers have no shift passes for no success, though nothing is gated."""
+    verdict = judge([layer("a", None)], None, [NON_FINITE])
+
+    assert (verdict.status, exit_code(verdict)) == (Status.NOT_GATED, 3)
+
+
+def test_dead_layers_are_named():
+    """Where every channel is dead the message says so, and of which layer."""
+    dead = replace(layer("a", None), dead_channels=4, num_features=4)
+
+    with pytest.raises(NothingToMeasureError, match="every channel of a is dead"):
+        judge([dead], None)
+    with pytest.raises(NothingToMeasureError, match="a and 1 more BatchNorm layers is dead"):
+        judge([dead, replace(dead, name="b")], 1.25)

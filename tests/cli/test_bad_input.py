@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import warnings
 import zipfile
@@ -38,6 +39,10 @@ class Raises(Net):
 class Hungry(Net):
     def forward(self, x):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate")
+
+class Overflows(Net):
+    def forward(self, x):
+        return self.head(self.body(x * float("inf")))
 
 class Ends(Net):
     def forward(self, x):
@@ -237,6 +242,19 @@ def test_nothing_to_measure(run, inside, command):
 
     assert (ended.code, ended.out) == (3, "")
     assert "no BatchNorm layer" in ended.err
+
+
+def test_nothing_measured(run, inside):
+    """A network that computes NaN before every BatchNorm exits 3, gated 1; the report says why."""
+    scan = ("scan", *arch("model.py:Overflows"), "--format", "json")
+
+    ended, gated = run(*scan), run(*scan, "--max-shift", "1.25")
+
+    assert (ended.code, gated.code) == (3, 1)
+    assert ended.err.splitlines()[1:] == [
+        "error: nothing to measure: no BatchNorm layer has a shift: a variance is not finite"
+    ]
+    assert "VS408" in [each["code"] for each in json.loads(ended.out)["findings"]]
 
 
 @pytest.mark.parametrize("setting", ["arch", "data", "forward", "holdout"])

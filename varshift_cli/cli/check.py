@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from varshift_cli.cli import options
 from varshift_cli.cli.saved import SavedReport
 from varshift_cli.errors import UsageError
@@ -21,12 +19,11 @@ def check(
 ) -> None:
     """Gate on a saved report: exit 1 if a layer is beyond the threshold."""
     from varshift_cli.cli import output
-    from varshift_cli.cli.gating import settle_gate
+    from varshift_cli.cli.gating import exit_by_verdict, settle_gate
     from varshift_cli.cli.saved import read_report
     from varshift_cli.cli.settings import choose
     from varshift_cli.cli.show import View, show_report
     from varshift_cli.config import load_config
-    from varshift_cli.gate import exit_code
     from varshift_cli.report import FORMATS
 
     config = load_config()
@@ -50,4 +47,4 @@ def check(
     for file in files:
         file.write(judged)
     show_report(judged, view)
-    raise typer.Exit(exit_code(judged.verdict))
+    exit_by_verdict(judged)

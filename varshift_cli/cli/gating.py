@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
+import typer
+
+from varshift_cli.cli import output
 from varshift_cli.cli.saved import read_report
 from varshift_cli.config import Config
-from varshift_cli.errors import ReportError, UsageError
+from varshift_cli.errors import NothingToMeasureError, ReportError, UsageError
 from varshift_cli.records import Policy, Report
 
 
@@ -71,6 +75,27 @@ def settle_gate(
     check_policy(policy)
     path = config.baseline if baseline is None else baseline
     return Gate(policy, _read_baseline(path) if path else None, path or None)
+
+
+def exit_by_verdict(report: Report) -> NoReturn:
+    """Exit by the code of a report's verdict; where nothing was measured, say so on stderr too.
+
+    A report on stdout may be JSON for a machine, and is nothing that a person reads.
+    """
+    from varshift_cli.gate import exit_code
+
+    code = exit_code(report.verdict)
+    if code == NothingToMeasureError.exit_code:
+        output.complain(report.verdict.unchecked or _unmeasured(report), None)
+    raise typer.Exit(code)
+
+
+def _unmeasured(report: Report) -> str:
+    many = len(report.layers)
+    reasons = [report.unknown.get(f"layers.{index}.shift") for index in range(many)]
+    why = ", or ".join(dict.fromkeys(each for each in reasons if each is not None))
+    layers = f"none of the {many} BatchNorm layers has" if many > 1 else "no BatchNorm layer has"
+    return f"nothing to measure: {layers} a shift" + (f": {why}" if why else "")
 
 
 def _read_baseline(path: str) -> Report:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from varshift_cli.cli import options
 
 
@@ -40,12 +38,11 @@ def scan(
 ) -> None:
     """Measure how far each BatchNorm layer is off in eval(), and why."""
     from varshift_cli.cli import output
-    from varshift_cli.cli.gating import settle_gate
+    from varshift_cli.cli.gating import exit_by_verdict, settle_gate
     from varshift_cli.cli.progress import progress_on_stderr
     from varshift_cli.cli.settings import Said, announce, choose, settle
     from varshift_cli.cli.show import View, show_report
     from varshift_cli.config import load_config
-    from varshift_cli.gate import exit_code
     from varshift_cli.records import files_read
     from varshift_cli.report import FORMATS
 
@@ -100,4 +97,4 @@ def scan(
     for file in files:
         file.write(found)
     show_report(found, view)
-    raise typer.Exit(exit_code(found.verdict))
+    exit_by_verdict(found)

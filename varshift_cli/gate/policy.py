@@ -87,8 +87,12 @@ def judge_report(
 
 
 def exit_code(verdict: Verdict) -> int:
-    """The process exit code: 0 pass or not gated, 1 fail, 3 nothing checked, 4 inconclusive."""
-    return _UNCHECKED if verdict.unchecked else _EXIT_CODES[verdict.status]
+    """The process exit code: 0 pass or not gated, 1 fail, 4 inconclusive.
+
+    3 where nothing was measured or checked, so that no layer can have decided.
+    """
+    unmeasured = verdict.status is Status.NOT_GATED and verdict.worst_layer is None
+    return _UNCHECKED if verdict.unchecked or unmeasured else _EXIT_CODES[verdict.status]
 
 
 def _with_needed(verdict: Verdict, report: Report) -> Verdict:

@@ -44,10 +44,7 @@ def judge(
     broken = non_finite_layers(findings)
     worst = worst_layer(layers)
     if worst is None and not broken:
-        raise NothingToMeasureError(
-            "no BatchNorm layer was measured, so there is nothing to judge",
-            hint="the layers that were skipped, and why, are in the report",
-        )
+        raise _nothing_to_judge(layers)
     if max_shift is None:
         return verdict_on(Status.NOT_GATED, None, worst)
     if broken:
@@ -60,6 +57,19 @@ def judge(
         if decisive := worst_with(outcome, layers, outcomes):
             return verdict_on(status, max_shift, decisive)
     return verdict_on(Status.PASS, max_shift, worst)
+
+
+def _nothing_to_judge(layers: Sequence[LayerRecord]) -> NothingToMeasureError:
+    dead = [each.name for each in layers if each.dead_channels == each.num_features]
+    if not dead or len(dead) < len(layers):
+        return NothingToMeasureError("no BatchNorm layer has a shift, so there is nothing to judge")
+    more = f" and {len(dead) - 1} more BatchNorm layers" if len(dead) > 1 else ""
+    return NothingToMeasureError(
+        f"nothing to measure: every channel of {dead[0]}{more} is dead, its variance all but zero "
+        "both as stored and on these data",
+        hint="Weights of zero before it, or data of zeros? varshift lint MODEL tells what is "
+        "stored.",
+    )
 
 
 def check_threshold(max_shift: float | None, where: str = "--max-shift") -> None:

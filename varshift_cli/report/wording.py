@@ -110,7 +110,8 @@ def cleared_suspects(report: Report) -> list[str]:
 
 def is_without_train(report: Report) -> bool:
     """Whether dropout was taken out of the model, so that what training saw is not known."""
-    return bool(report.layers) and all(each.factors.dropout is None for each in report.layers)
+    measured = [each for each in report.layers if each.shift is not None]
+    return bool(measured) and all(each.factors.dropout is None for each in measured)
 
 
 def effect_sentences(report: Report) -> list[str]:
