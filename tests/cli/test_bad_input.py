@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import struct
+import subprocess
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -44,6 +46,15 @@ class Overflows(Net):
     def forward(self, x):
         return self.head(self.body(x * float("inf")))
 
+class Prints(Net):
+    def __init__(self):
+        print("built")
+        super().__init__()
+
+    def forward(self, x):
+        print("forward")
+        return super().forward(x)
+
 class Ends(Net):
     def forward(self, x):
         raise SystemExit(0)
@@ -58,11 +69,28 @@ def boom():
 """.replace("can't allocate", "can't allocate memory: you tried")
 
 DATA = """
+import atexit
+
 import torch
 
 def raises():
     yield torch.zeros(8, 3)
     raise OSError("gone")
+
+def prints():
+    atexit.register(print, "at exit")
+    print("loader")
+    for _ in range(4):
+        print("batch")
+        yield torch.randn(16, 3), torch.randint(0, 2, (16,))
+
+def metric(outputs, labels):
+    print("metric")
+    return 1.0
+
+def call(model, batch):
+    print("call")
+    return model(*batch.args)
 
 def nothing():
     return []
@@ -255,6 +283,30 @@ def test_nothing_measured(run, inside):
         "error: nothing to measure: no BatchNorm layer has a shift: a variance is not finite"
     ]
     assert "VS408" in [each["code"] for each in json.loads(ended.out)["findings"]]
+
+
+@pytest.mark.parametrize("command", ["scan", "inspect", "fix"])
+def test_printing_code(inside, command):
+    """What the user's code prints goes to stderr, at shutdown too; stdout is the report."""
+    more = {
+        "scan": ("--metric", "data.py:metric"),
+        "inspect": (),
+        "fix": ("--metric", "data.py:metric", "--recalibrate", "--force", "--dry-run"),
+    }
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "varshift_cli", command, ZIP, "--arch", "model.py:Prints"),
+            *("--data", "data.py:prints", "--forward", "data.py:call", "--format", "json"),
+            *more[command],
+        ],
+        capture_output=True, text=True, check=False, cwd=inside,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert "sha256" in json.loads(done.stdout)["checkpoint"]
+    told = set(done.stderr.splitlines())
+    assert told >= {"built", "forward", "loader", "batch", "call", "at exit"}
+    assert ("metric" in told) is (command != "inspect")
 
 
 @pytest.mark.parametrize("setting", ["arch", "data", "forward", "holdout"])

@@ -36,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:  # while modules were imported, or while an error was told
         sys.stderr.write("error: interrupted\n")
         raise SystemExit(130) from None
+    finally:
+        if argv is None:  # what users' code prints at shutdown comes behind the report
+            sys.stdout = sys.stderr
     raise SystemExit(0)
 
 

@@ -88,7 +88,7 @@ def fix(
 
     reserved = {**files_read(request), **written_files(request)}
     files = streams.report_files(report or (), FIX_FORMATS, reserved=reserved)
-    with progress_on_stderr(quiet=quiet) as progress:
+    with streams.kept_for_the_report(), progress_on_stderr(quiet=quiet) as progress:
         record = fix_checkpoint(request, progress)
     for file in files:
         file.write(record)

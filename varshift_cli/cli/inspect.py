@@ -67,7 +67,7 @@ def inspect(
     few = HANDFUL if samples is None else samples
     size = few if batch_size is None else batch_size
     request = replace(settled.request, samples=few, batch_size=size)
-    with progress_on_stderr(quiet=quiet) as progress:
+    with output.kept_for_the_report(), progress_on_stderr(quiet=quiet) as progress:
         seen = inspect_checkpoint(request, progress)
     if screen is options.Screen.JSON:
         output.emit(inspection_to_json(seen))

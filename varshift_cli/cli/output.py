@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TextIO, TypeVar
@@ -35,6 +35,21 @@ def emit(text: str) -> None:
         _discard_stdout()
         if not isinstance(error, BrokenPipeError):
             raise WriteError(f"stdout cannot be written: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def kept_for_the_report() -> Iterator[None]:
+    """While users' code runs, let what it prints go to stderr: stdout is for the report alone.
+
+    This holds for Python's ``print``; what C code or another process writes to descriptor 1 still
+    goes there.
+    """
+    stdout = sys.stdout
+    sys.stdout = sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout = stdout
 
 
 def say(text: str) -> None:

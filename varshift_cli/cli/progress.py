@@ -113,5 +113,4 @@ def _new_bars() -> Bars:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
-        redirect_stdout=False,
     )

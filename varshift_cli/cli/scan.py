@@ -88,7 +88,7 @@ def scan(
     announce(settled, config, quiet=quiet)
     from varshift_cli.pipeline import scan_checkpoint, scan_until
 
-    with progress_on_stderr(quiet=quiet) as progress:
+    with output.kept_for_the_report(), progress_on_stderr(quiet=quiet) as progress:
         if settled.most_samples is None:
             found = scan_checkpoint(settled.request, progress)
         else:
