@@ -1,18 +1,77 @@
 import re
+import shlex
 
 import pytest
+import typer.main
 
+import varshift_cli
 from varshift_cli.causes import CATALOGUE, find
+from varshift_cli.cli.app import app
 from varshift_cli.errors import UsageError
+from varshift_cli.pipeline.advice import DROPOUT_CODES
+from varshift_cli.report import Style, render_cause
 
 EVERY = list(CATALOGUE.values())
-OFFERED = {"--recalibrate", "--key", "--data", "--train-data", "--noise"}
+COMMANDS = typer.main.get_command(app).commands
+OPTIONS = {
+    name: {option for parameter in command.params for option in parameter.opts}
+    for name, command in COMMANDS.items()
+}
+VERBS = {"does", "imitates", "counts", "names", "is"}
+"""What follows ``varshift`` where it is the subject of a sentence, not a command."""
+MEASURED = {"R", "T", "C", "E"}
+NAMED = {name for cause in EVERY for letters, _ in cause.letters for name in letters.split(", ")}
+"""Every letter or short name that some cause defines."""
+LONE = re.compile(r"(?<![\w'.])(?:[B-HJ-Zb-z]|\w_[ij]|cos2|rho)(?![\w'.(])")
+"""A letter by itself, the English words a and I left out; or a name that only formulas have."""
 
 
-def test_short_is_plain():
-    """The first paragraph of every cause uses no letter, factor or formula."""
-    for cause in EVERY:
-        assert not re.search(r"\b[TCER]/[TCER]\b|factor|\^|E\[", cause.short), cause.code
+def texts(cause):
+    """All that a cause says, but for what its letters mean."""
+    remedies = [text for each in cause.remedies for text in (each.title, each.how)]
+    return [cause.title, cause.short, cause.why, cause.signature, *remedies]
+
+
+@pytest.mark.parametrize("cause", EVERY, ids=lambda cause: cause.code)
+def test_plain_where_no_letters_are_explained(cause):
+    """Only the signature, which the letters stand before, uses letters, factors or formulas."""
+    remedies = [text for each in cause.remedies for text in (each.title, each.how)]
+    for text in (cause.short, cause.why, *remedies):
+        plain = re.sub(r"[\w.]+\(.*?\)", "", text)  # a call in Python
+        assert set(LONE.findall(plain)) <= {"p"}, text  # as torch.nn.Dropout calls it
+        assert not re.search(r"\b[TCER]/[TCER]\b|factor [TCER]|\^|E\[", plain), text
+
+
+@pytest.mark.parametrize("cause", EVERY, ids=lambda cause: cause.code)
+def test_signature_uses_the_letters_that_are_explained(cause):
+    """Every letter of a signature is explained before it, and no other."""
+    formulas = cause.signature.replace("_j", "_i")
+    used = set(LONE.findall(formulas)) | NAMED & set(re.findall(r"(?<!')\b\w+", formulas))
+    defined = {name for letters, _ in cause.letters for name in letters.split(", ")}
+
+    legend = "\n".join(cause.legend)
+    assert used - MEASURED == defined
+    assert bool(used & MEASURED) == ("R stored" in legend)
+    assert all(f"{letters}: {meaning}" in legend for letters, meaning in cause.letters)
+    assert not defined & MEASURED
+
+
+@pytest.mark.parametrize("cause", EVERY, ids=lambda cause: cause.code)
+def test_letters_come_before_what_uses_them(cause):
+    """The screen explains letters above the signature."""
+    screen = render_cause(cause)
+
+    assert bool(cause.legend) == ("\nLetters" in screen)
+    assert screen.find("\nLetters") < screen.index("\nSignature") < screen.index("\nRemedies")
+
+
+@pytest.mark.parametrize("cause", EVERY, ids=lambda cause: cause.code)
+def test_fits_a_screen(cause):
+    """No cause needs more than 48 lines of 100."""
+    lines = render_cause(cause, Style(100)).splitlines()
+
+    assert len(lines) <= 48
+    assert max(map(len, lines)) <= 100
 
 
 def test_codes():
@@ -78,12 +137,40 @@ def test_remedies_name_the_file(cause):
 
 @pytest.mark.parametrize("cause", EVERY, ids=lambda cause: cause.code)
 def test_remedies_offer_what_there_is(cause):
-    """A command that is recommended exists, with its options."""
-    commands = [remedy.how for remedy in cause.remedies if remedy.how.startswith("varshift ")]
+    """A remedy that begins as a command is one whole command, which the CLI has."""
+    commands = [remedy.how for remedy in cause.remedies if remedy.how.startswith("varshift")]
 
-    for command in commands:
-        assert re.match(r"varshift (scan|fix) \{model\}", command)
-        assert set(re.findall(r"--[a-z-]+", command)) <= OFFERED
+    for how in commands:
+        if how.startswith("varshift_cli."):
+            continue
+        program, name, *arguments = shlex.split(how)
+        assert program == "varshift"
+        COMMANDS[name].make_context(name, arguments)
+
+
+@pytest.mark.parametrize("cause", EVERY, ids=lambda cause: cause.code)
+def test_texts_name_what_there_is(cause):
+    """Commands, options and functions that a text names exist."""
+    for text in texts(cause):
+        for name in re.findall(r"\bvarshift (\w+)", text):
+            assert name in COMMANDS.keys() | VERBS, text
+        for name, option in re.findall(r"\b(scan|fix|lint) (?:\{model\} )?(--[a-z-]+)", text):
+            assert option in OPTIONS[name], text
+        for option in re.findall(r"--[a-z-]+", text):
+            assert option in set().union(*OPTIONS.values()), text
+        for name in re.findall(r"\bvarshift_cli\.(\w+)", text):
+            assert hasattr(varshift_cli, name), text
+        for code in re.findall(r"VS\d+", text):
+            assert code in CATALOGUE, text
+
+
+@pytest.mark.parametrize("code", DROPOUT_CODES)
+def test_dropout_has_both_repairs(code):
+    """Where dropout is the cause, both repairs are offered, as the scan tries both."""
+    commands = [remedy.how for remedy in CATALOGUE[code].remedies]
+
+    assert "varshift fix {model} --recalibrate" in commands
+    assert "varshift fix {model} --correct" in commands
 
 
 def test_dropout_causes_cite_the_paper():

@@ -14,17 +14,21 @@ SMALL_BATCHES = Cause(
         "spread less than all images do, so the stored variance is too small for eval()."
     ),
     signature=(
-        "The stale factor T/R is above 1: the opposite sign of dropout. Channel by channel R "
-        "falls short of T by (variance of the images' means)/m, with the same m, the batch size, "
-        "in every layer; the means agree. With --train-batch-size m it is split off as the factor "
-        "batch. BatchNorm1d on plain features does not show it."
+        "The stale factor T/R is above 1: what is stored is too small, where dropout makes it too "
+        "large. Channel by channel R falls short of T by b/m, with the same m in every layer; the "
+        "means agree. scan --train-batch-size measures the effect, as a factor named batch. "
+        "BatchNorm1d on plain features does not show it."
+    ),
+    letters=(
+        ("m", "images per batch on each device, in training"),
+        ("b", "variance of the means of single images"),
     ),
     why=(
-        "The values of one image are alike, so that the variance inside a batch of m images lacks "
-        "the part that lies between images: 1/m of it. Gradient accumulation does not help, nor "
-        "does data parallel training without SyncBatchNorm: m is what one device sees at once. "
-        "While training every image is also normalised together with its own few neighbours, "
-        "which eval() cannot imitate."
+        "The values of one image are alike, so that the variance inside a batch lacks a part of "
+        "what lies between images: half of it at 2 images a batch, an eighth at 8. Gradient "
+        "accumulation does not help, nor does data parallel training without SyncBatchNorm: what "
+        "counts is what one device sees at once. While training every image is also normalised "
+        "together with its few neighbours, which eval() cannot imitate."
     ),
     remedies=(
         Remedy(

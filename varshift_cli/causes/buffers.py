@@ -26,15 +26,14 @@ NEVER_UPDATED = Cause(
     why=(
         "No training step ever reached these buffers: they were not in the checkpoint that was "
         "loaded (renamed keys with strict=False), an averaged model copied only the parameters, or "
-        "BatchNorm was called functionally. Then eval() is broken. Or the network was trained with "
-        "these layers in eval() mode from the start. Then they are right, and recomputing them "
-        "destroys the network. Only labels tell the two apart."
+        "F.batch_norm was called with other buffers. Then eval() is broken. Or the network was "
+        "trained with these layers in eval() mode from the start. Then they are right, and "
+        "recomputing them destroys the network. Only labels tell the two apart."
     ),
     remedies=(
         Remedy(
-            "Find out which of the two it is",
-            "varshift scan {model} with labelled data: Effect shows the accuracy as it is and "
-            "with recomputed statistics",
+            "Find out which: with labelled data, Effect shows accuracy as it is and recalibrated",
+            "varshift scan {model} --data FILE",
         ),
         Remedy(
             "If recomputing is better: recompute",
@@ -92,12 +91,12 @@ MISSING = Cause(
     ),
     remedies=(
         Remedy(
-            "Name the right state dict",
-            "varshift scan {model} --key NAME, where the file holds more than one",
+            "Name the right state dict, where the file holds more than one",
+            "varshift scan {model} --key NAME",
         ),
         Remedy(
-            "Compare the names",
-            "the keys the architecture expects with the keys in the file",
+            "Compare the layer names in the file with those of the model",
+            "varshift lint {model} --all",
         ),
         Remedy(
             "Recompute and save them from Python",
@@ -117,9 +116,14 @@ TOO_FEW = Cause(
         "part of those first values."
     ),
     signature=(
-        "num_batches_tracked is k, and (1 - momentum)^k of the initial values is left: 35 % at "
-        "momentum 0.1 after 10 batches, 1 % after 44. Measured, all channels of all layers stand "
-        "at the same share of the way: R - initial = s (T - initial), means and variances alike."
+        "After k batches, (1 - momentum)^k of the initial values is left: 35 % at momentum 0.1 "
+        "after 10 batches, 1 % after 44. In all channels of all layers the stored values went the "
+        "same share s of the way: R = (1 - s) + s T, and the stored mean is s times the measured "
+        "one."
+    ),
+    letters=(
+        ("k", "the layer's num_batches_tracked"),
+        ("s", "1 - (1 - momentum)^k; where the count is unknown, the share that fits best"),
     ),
     why=(
         "The statistics were reset and then refreshed with a handful of batches, the training was "
@@ -145,8 +149,8 @@ ONE_BATCH = Cause(
     ),
     signature=(
         "The layer's momentum is near 1. The channels' stored values scatter around what is "
-        "measured, some above and some below, by as much as one batch scatters around the average "
-        "of many; their mean ratio is near 1."
+        "measured, some above and some below, by as much as those of single batches do; the "
+        "layer's mean ratio is near 1."
     ),
     why=(
         "PyTorch's momentum is the weight of the new batch; in TensorFlow and Keras it is the "
@@ -156,7 +160,7 @@ ONE_BATCH = Cause(
     remedies=(
         _RECOMPUTE,
         Remedy(
-            "Turn the number round before training again",
+            "Give 1 minus that number before training again",
             "momentum=0.01 in PyTorch for momentum=0.99 in TensorFlow",
             needs_training=True,
         ),

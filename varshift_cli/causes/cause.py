@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -10,6 +11,14 @@ from varshift_cli.records import Remedy
 
 MODEL = "{model}"
 """Stands in a remedy's ``how`` for the user's checkpoint."""
+
+_LETTER = re.compile(r"\b[TCER]/[TCER]\b|(?<!\w)[TCR](?!\w)")
+_LETTERS = (
+    "Variances of what enters the layer, per channel: R stored (running_var); T with dropout on, "
+    "as in training; C with dropout off; E in eval(). For T and C every BatchNorm normalises by "
+    "these data, for E by what is stored. T/R is the stale factor, C/T the dropout factor, E/C the "
+    "inherited factor; multiplied they give E/R: how far off it is."
+)
 
 
 class Family(StrEnum):
@@ -46,6 +55,15 @@ class Cause:
     remedies: tuple[Remedy, ...]
     """Best first; ``{model}`` stands for the checkpoint."""
     reference: str
+    letters: tuple[tuple[str, str], ...] = ()
+    """What ``signature`` and ``remedies`` call by a letter or short name, with its meaning; ``R``,
+    ``T``, ``C`` and ``E`` are the same for all causes, and not among them."""
+
+    @property
+    def legend(self) -> tuple[str, ...]:
+        """What the letters of the signature stand for, a line for each; empty where it has none."""
+        common = (_LETTERS,) if _LETTER.search(self.signature) else ()
+        return (*common, *(f"{letter}: {meaning}" for letter, meaning in self.letters))
 
     def remedies_for(self, model: str | None) -> tuple[Remedy, ...]:
         """The remedies with the checkpoint's path filled in, quoted for a shell."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from varshift_cli.causes.cause import Cause, Family
 from varshift_cli.records import Remedy
 
-_OVERFITTING = "varshift scan {model} on held-out data as well, with labels"
-
 OTHER_DATA = Cause(
     code="VS501",
     title="other data or preprocessing than in training",
@@ -18,8 +16,9 @@ OTHER_DATA = Cause(
     ),
     signature=(
         "The first BatchNorm layers behind the input are off in nearly all channels, in mean and "
-        "variance; further down less, once layers are normalised by what they really get. With "
-        "--train-data: stale is near 1 on the training data and not on --data."
+        "variance; layers behind them less, once those before them normalise by what they really "
+        "get. With --train-data: the stale factor T/R is near 1 on the training data, and not on "
+        "--data."
     ),
     why=(
         "Common mistakes: numbers from 0 to 255 where 0 to 1 was trained, or the other way round; "
@@ -29,15 +28,15 @@ OTHER_DATA = Cause(
     ),
     remedies=(
         Remedy(
-            "Compare with the training data",
-            "varshift scan {model} with --train-data naming the loader of training",
+            "Make sure: give the data of training, with their augmentation, beside --data",
+            "varshift scan {model} --train-data FILE",
         ),
         Remedy(
             "If the preprocessing differs: make it the same",
             "no repair of the statistics; they are right",
         ),
         Remedy(
-            "If the data are really others: adapt the statistics to them, at your own measure",
+            "If the data are really others: adapt the statistics, and compare accuracy on labels",
             "varshift fix {model} --recalibrate",
         ),
     ),
@@ -56,22 +55,22 @@ AUGMENTATION = Cause(
         "describe the distorted ones."
     ),
     signature=(
-        "The stale factor T/R differs from 1 from the first layer on, by about the same factor in "
-        "all its channels, and the means agree. Mixup in training makes T/R larger than 1: up to "
-        "1.5 with Beta(1, 1). Noise added to the inputs makes it smaller than 1."
+        "The stale factor T/R differs from 1 from the first layer on, by about the same in all its "
+        "channels, and the means agree. Mixup in training makes it (2 alpha + 1)/(alpha + 1): 1.5 "
+        "at alpha 1, 1.09 at alpha 0.1. Noise added to the inputs makes it smaller than 1."
     ),
+    letters=(("alpha", "of mixup, whose mixing weights are drawn from Beta(alpha, alpha)"),),
     why=(
-        "Mixing two images brings each nearer to the average, which leaves (a + 1)/(2a + 1) of the "
-        "variance with mixing weights from Beta(a, a). In eval() nothing is mixed. The network has "
-        "no dropout to blame, and behaves as if it had the opposite of it."
+        "Mixing two images brings each nearer to the average of all, which leaves less variance; "
+        "added noise makes it more. In eval() nothing is mixed or added. No dropout is to blame."
     ),
     remedies=(
         Remedy(
-            "Scan with the data as training saw them",
-            "varshift scan {model} with --data naming the loader of training, augmentation on",
+            "Scan with the data as training saw them, augmentation on: the shift then goes",
+            "varshift scan {model} --data FILE.py:NAME",
         ),
         Remedy(
-            "Or recompute on plain data, and compare your own measure before and after",
+            "Or recompute on plain data, and compare accuracy on labels before and after",
             "varshift fix {model} --recalibrate",
         ),
     ),
@@ -90,16 +89,21 @@ NOT_GUILTY = Cause(
         "network is still worse in eval() or on other data, the reason lies elsewhere."
     ),
     signature=(
-        "Every layer's shift is below 1.05, and yet accuracy in eval() is below 95 % on these "
-        "data. If train() is no better, and the training data do well, that is ordinary "
-        "overfitting."
+        "In every layer the variance met in eval() is within 5 % of the stored one (a shift below "
+        "1.05), and yet accuracy in eval() is below 95 % on these data. If train() is no better, "
+        "and accuracy on the training data is high, that is ordinary overfitting."
     ),
     why=(
         "Overfitting, wrong labels, a mistake in the evaluation code, or other data. Measuring "
         "once more on the data where the network does badly tells whether BatchNorm plays a part "
         "there."
     ),
-    remedies=(Remedy("Look at the data where it fails", _OVERFITTING),),
+    remedies=(
+        Remedy(
+            "Scan the data on which it fails, with labels",
+            "varshift scan {model} --data FILE",
+        ),
+    ),
     reference="the control: what varshift shows when BatchNorm holds",
 )
 

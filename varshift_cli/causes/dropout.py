@@ -11,31 +11,34 @@ PAPER = (
 )
 
 _RECALIBRATE = Remedy(
-    "Recompute the statistics with dropout off; no training",
+    "Recompute the statistics with dropout off: right if --data are like the training data",
     "varshift fix {model} --recalibrate",
+)
+_CORRECT = Remedy(
+    "Or take out of them only what dropout put in: safer if they are not",
+    "varshift fix {model} --correct",
 )
 _MOVE = Remedy(
     "Move the dropout behind the last BatchNorm",
-    "one dropout after all BatchNorm layers, before the last linear layer: it then reaches no "
-    "BatchNorm at all (Li et al., tables 4 and 5)",
+    "to before the last linear layer: it then reaches no BatchNorm (Li et al., tables 4, 5)",
     needs_training=True,
 )
 _LOWER = Remedy(
     "Drop less",
-    "a smaller drop probability: the factor grows towards 1 as p does",
+    "the shift shrinks with the p of the dropout",
     needs_training=True,
 )
 _UNIFORM = Remedy(
     "Use a noise that adds less variance",
-    "x + x * r with r uniform in (-beta, beta): for inputs of mean 0 the factor is "
-    "3 / (3 + beta^2), 0.997 at beta 0.1 (Li et al., eq. 15, table 6)",
+    "varshift_cli.Uout(0.1) multiplies by 0.9 to 1.1 at random (Li et al., eq. 15, table 6)",
     needs_training=True,
 )
 
 _UPDATE_BN = (
-    "torch.optim.swa_utils.update_bn does not help: it puts the whole model in train() and so "
-    "gathers the same statistics again, with dropout on."
+    "torch.optim.swa_utils.update_bn does not help: it gathers the statistics again with dropout "
+    "on."
 )
+_KEEP = ("keep", "share of the values that is kept, 1 minus the p of torch.nn.Dropout")
 
 STRAIGHT = Cause(
     code="VS101",
@@ -48,20 +51,19 @@ STRAIGHT = Cause(
     ),
     signature=(
         "A dropout reaches the layer with no weights between (activations, pooling and sums may "
-        "be), and the layer's dropout factor C/T is below 1. Straight behind the dropout it is\n"
-        "    v / ((c^2 + v)/p - c^2)\n"
-        "with p the keep probability and c, v the mean and variance of what enters the dropout: "
-        "p itself where c is 0, less where it is not. The stale factor T/R is near 1. The report "
-        "gives c, v and this Delta for each dropout, and the measured factor beside it, under "
-        "layers[].prediction."
+        "be), its dropout factor C/T is below 1, and its stale factor T/R is near 1. Straight "
+        "behind the dropout, C/T is\n"
+        "    v / ((c^2 + v)/keep - c^2)\n"
+        "which is keep where c is 0, and less where it is not. The JSON report has it as delta, "
+        "beside the measured figure, under layers[].prediction."
     ),
+    letters=(_KEEP, ("c, v", "mean and variance of what enters the dropout")),
     why=(
-        "Dropout divides what it keeps by p. That preserves the mean but adds the variance "
-        "(1/p - 1)(c^2 + v). BatchNorm's running variance was gathered with that noise; in eval() "
-        "the noise is gone and BatchNorm still divides by the larger number, so that what leaves "
-        "it is too small.\n" + _UPDATE_BN
+        "Dropout scales up what it keeps. That preserves the mean, but the variance grows. "
+        "BatchNorm's running variance was gathered with that noise; in eval() the noise is gone "
+        "and BatchNorm still divides by the larger number.\n" + _UPDATE_BN
     ),
-    remedies=(_RECALIBRATE, _MOVE, _UNIFORM, _LOWER),
+    remedies=(_RECALIBRATE, _CORRECT, _MOVE, _UNIFORM, _LOWER),
     reference=f"{PAPER}, eq. 7-8 (case a)",
 )
 
@@ -71,25 +73,34 @@ THROUGH_WEIGHTS = Cause(
     family=Family.DROPOUT,
     short=(
         "A dropout feeds this BatchNorm layer through a linear or convolution layer. While "
-        "training, the layer learned the spread of inputs that held the dropout's noise. In eval() "
-        "that noise is gone, and the layer still divides by the spread it learned."
+        "training, the layer learned how widely its noisy inputs spread. In eval() the noise is "
+        "gone, and the layer still divides by the spread it learned."
     ),
     signature=(
-        "A dropout reaches the layer through a linear or convolution layer, and the layer's "
-        "dropout factor C/T differs from 1. If all d inputs of the weights w have mean c, variance "
-        "v and correlation rho, it is\n"
-        "    (v + v rho (d cos2 - 1)) / ((c^2 + v)/p - c^2 + v rho (d cos2 - 1))\n"
-        "with cos2 = (sum w)^2 / (d sum w^2) and d = input channels x kernel size. In general the "
-        "variance that dropout adds to an output is (1/p - 1) sum_i w_i^2 E[x_i^2]. The report "
-        "gives c, v, rho, cos2, d, this Delta and the general prediction for each dropout, and the "
-        "measured factor beside them, under layers[].prediction."
+        "A dropout reaches the layer through a linear or convolution layer, and its dropout factor "
+        "C/T differs from 1. The variance that dropout adds to an output of those weights is\n"
+        "    (1/keep - 1) sum_i w_i^2 mean(x_i^2)\n"
+        "If all inputs have the same c, v and rho, C/T is\n"
+        "    (v + v rho (d cos2 - 1)) / ((c^2 + v)/keep - c^2 + v rho (d cos2 - 1))\n"
+        "The JSON report has C/T by both (predicted, delta), beside the measured one, under "
+        "layers[].prediction."
+    ),
+    letters=(
+        _KEEP,
+        ("w_i, x_i", "weight i of an output, and the input that it multiplies"),
+        ("c, v, rho", "mean and variance of an input, and correlation of two inputs"),
+        (
+            "d, cos2",
+            "inputs of an output (channels x kernel size); (sum_i w_i)^2 / (d sum_i w_i^2)",
+        ),
     ),
     why=(
-        "As with dropout straight before BatchNorm, but the weights average over d noises: the "
-        "larger d cos2 and rho, the less is left of them. Wide layers therefore suffer less than "
-        "narrow ones.\n" + _UPDATE_BN
+        "As with dropout straight before BatchNorm (VS101), but each output sums over many inputs. "
+        "Where inputs are correlated and weights have one sign, signals add up and noises average "
+        "out, which leaves little of the shift: wide layers suffer less than narrow ones.\n"
+        + _UPDATE_BN
     ),
-    remedies=(_RECALIBRATE, _MOVE, _UNIFORM, _LOWER),
+    remedies=(_RECALIBRATE, _CORRECT, _MOVE, _UNIFORM, _LOWER),
     reference=f"{PAPER}, eq. 9-14 (case b)",
 )
 
@@ -103,19 +114,24 @@ STOCHASTIC_DEPTH = Cause(
         "that holds this coming and going; in eval() no branch is ever missing."
     ),
     signature=(
-        "A layer that reads a residual sum is reached by a noise that drops a whole branch f of a "
-        "sample at once, and its dropout factor C/T is below 1. The variance that a branch adds "
-        "while training is (1/p - 1) E[f^2], with p the share of samples that keep it; the square "
-        "of the branch's mean counts too. It adds up block after block."
+        "A layer that reads a residual sum is reached by a noise that drops a whole branch of a "
+        "sample at once, and its dropout factor C/T is below 1. The variance that dropping adds is "
+        "(1/keep - 1) mean(f^2): the branch's mean counts, not only its variance. It adds up block "
+        "after block."
+    ),
+    letters=(
+        ("keep", "share of the samples for which the branch is kept"),
+        ("f", "what the branch adds to the sum"),
     ),
     why=(
         "As with dropout, but the noise hits all channels and positions of a sample together, so "
         "that no convolution averages it away: the shift is larger than that of element-wise "
-        "dropout of the same rate. A branch that is dropped without being scaled up by 1/p moves "
-        "the mean as well.\n" + _UPDATE_BN
+        "dropout of the same rate. A branch that is dropped without being scaled up where it is "
+        "kept moves the mean as well.\n" + _UPDATE_BN
     ),
     remedies=(
         _RECALIBRATE,
+        _CORRECT,
         Remedy(
             "Switch it off for the last epochs of training",
             "drop rate 0 in the last few epochs: the running statistics forget the noise within "
@@ -140,17 +156,18 @@ MEAN_MOVING = Cause(
     ),
     signature=(
         "The layer is reached by AlphaDropout, RReLU, a noise layer of your own, or a branch that "
-        "is dropped without being scaled up. Between the train pass T and the clean pass C the "
-        "layer's mean moves by more than a tenth of its standard deviation, and not only its "
-        "variance."
+        "is dropped without being scaled up. With it on and with it off, the mean of what enters "
+        "the layer differs by more than a tenth of its standard deviation, and the dropout factor "
+        "C/T from 1."
     ),
     why=(
-        "Ordinary dropout scales what it keeps so that the mean stays. AlphaDropout keeps the mean "
-        "only for inputs of mean 0 and variance 1, which the outputs of a SELU layer are meant to "
-        "have and those of a ReLU layer do not have; other noise may not try to at all."
+        "Ordinary dropout scales up what it keeps so that the mean stays. AlphaDropout keeps the "
+        "mean only for inputs of mean 0 and variance 1, which the outputs of a SELU layer are "
+        "meant to have and those of a ReLU layer do not have; other noise may not try to at all."
     ),
     remedies=(
         _RECALIBRATE,
+        _CORRECT,
         Remedy(
             "Use ordinary dropout where the inputs are not those of a SELU network",
             "torch.nn.Dropout in place of torch.nn.AlphaDropout, behind the last BatchNorm",
@@ -174,8 +191,8 @@ INHERITED = Cause(
     ),
     signature=(
         "The layer's inherited factor E/C differs from 1: its input has another variance when the "
-        "layers before it normalise by their running statistics than when they normalise by what "
-        "they really receive."
+        "layers before it normalise by their stored statistics than when they normalise by what "
+        "they really receive. The scan names the causes of those layers."
     ),
     why=(
         "The statistics of layers further up are off, so their outputs have the wrong scale in "
@@ -183,8 +200,8 @@ INHERITED = Cause(
     ),
     remedies=(
         Remedy(
-            "Repair the layers upstream; nothing is to be done here",
-            "varshift fix {model} --recalibrate",
+            "Repair the layers upstream, by their own causes; nothing is to be done here",
+            "varshift fix {model}",
         ),
     ),
     reference=f"{PAPER}, fig. 4 (where it adds to the rest; the split is varshift's)",
@@ -200,13 +217,11 @@ IGNORES_EVAL = Cause(
     ),
     signature=(
         "Two passes in eval() over the same data, with different random seeds, give this layer "
-        "different inputs."
+        "different inputs; or a dropout is called with training=True in eval()."
     ),
     why=(
-        "Something random stays on in eval(). Most often it is torch.nn.functional.dropout called "
-        "without its training argument, whose default is True; or torch.rand in forward() without "
-        "a look at self.training. The network's predictions then differ from call to call, and no "
-        "statistics describe it."
+        "Most often it is torch.nn.functional.dropout called without its training argument, whose "
+        "default is True; or torch.rand in forward() without a look at self.training."
     ),
     remedies=(
         Remedy("Pass the mode on", "F.dropout(x, p, training=self.training) in forward()"),
@@ -224,20 +239,21 @@ UNREGISTERED = Cause(
         "varshift does not know as noise. What dropout does behind it cannot be told."
     ),
     signature=(
-        "A forward with every flag in train and all known noise off draws random numbers, or "
-        "gives a layer another input than eval() does. The stale and dropout factors of the "
-        "layers behind it are unknown; the shift itself is measured."
+        "A forward pass with every module in train(), but known noise off and BatchNorm held as in "
+        "eval(), draws random numbers, or gives a layer another input than eval() does. The stale "
+        "factor T/R and the dropout factor C/T of the layers behind it are unknown; E/R, how far "
+        "off they are, is measured."
     ),
     why=(
         "A layer of your own draws under `if self.training`, or a function such as drop_path is "
         "called with training=self.training. Its class is not among those known by name "
-        "(DropPath, StochasticDepth, DropBlock and the like), so that it stayed off in the pass "
-        "that stands for training."
+        "(DropPath, StochasticDepth, DropBlock and the like), so that it stayed off where varshift "
+        "imitates training."
     ),
     remedies=(
         Remedy(
-            "Name the class that draws",
-            "varshift scan {model} --noise FILE.py:Class, or noise = [...] in the settings file",
+            "Name the class that draws (noise = [...] in varshift.toml does the same)",
+            "varshift scan {model} --noise FILE.py:CLASS",
         ),
         Remedy(
             "Give the function a module of its own",
@@ -255,15 +271,16 @@ ALREADY_REPAIRED = Cause(
         "The stored statistics were taken with dropout off, which is what eval() needs. Leave them."
     ),
     signature=(
-        "Within layers, ln(R/C) does not follow ln(T/C): the slope is near 0, where buffers "
-        "gathered with dropout on give 1. Stale and dropout factors differ from 1 and cancel."
+        "Over the channels of a layer, ln(R/C) does not rise with ln(T/C): the slope is near 0, "
+        "where statistics gathered with dropout on give 1. The stale factor T/R and the dropout "
+        "factor C/T differ from 1 and cancel."
     ),
     why=(
         "The running statistics were recomputed with dropout off, or BatchNorm was frozen while "
-        "dropout was trained. That is what eval() needs: there is nothing to repair, and repairing "
-        "it by difference once more would do harm."
+        "dropout was trained. varshift fix --correct would take out a second time what is gone "
+        "already, and writes nothing here."
     ),
-    remedies=(),
+    remedies=(Remedy("Nothing", "leave the statistics as they are"),),
     reference="the regression is varshift's; see `buffers` in the report",
 )
 

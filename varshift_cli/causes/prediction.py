@@ -16,10 +16,15 @@ UNPREDICTED = Cause(
         "other than plain dropout is at work between it and the BatchNorm layer."
     ),
     signature=(
-        "With one dropout alone switched on, the layer's factor C/T differs from the one that "
-        "follows from second moments and weights of the clean pass,\n"
-        "    Var_train = Var_test + sum_ij w_i w_j Cov(m_i, m_j) E[x_i x_j],\n"
-        "by more than 10 % and 8 standard errors. The report has both under layers[].prediction."
+        "With one dropout alone switched on, the measured T differs from\n"
+        "    C + sum_ij w_i w_j cov(m_i, m_j) mean(x_i x_j)\n"
+        "by more than 10 % and 8 standard errors. The JSON report has C/T by this formula "
+        "(predicted), beside the measured one, under layers[].prediction."
+    ),
+    letters=(
+        ("x_i", "what enters the dropout, for input i of an output of the weights behind it"),
+        ("w_i", "the weight by which it reaches that output"),
+        ("m_i", "the random factor, of mean 1, by which dropout multiplies it"),
     ),
     why=(
         "The formula holds for every noise that multiplies by factors of mean 1 that do not depend "
@@ -32,6 +37,10 @@ UNPREDICTED = Cause(
         Remedy(
             "Look at the layers between the dropout and this BatchNorm",
             "what is done there under `if self.training` besides the dropout?",
+        ),
+        Remedy(
+            "Look at the dropout itself",
+            "are its class and its p, as the scan shows them, those of training?",
         ),
     ),
     reference=f"{PAPER}, eq. 7-14, of which the formula is the general form",

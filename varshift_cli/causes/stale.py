@@ -10,8 +10,8 @@ _RECOMPUTE = Remedy(
     "varshift fix {model} --recalibrate",
 )
 _TRAINING_DATA = Remedy(
-    "Make sure of the data first",
-    "varshift scan {model} on training data, with the preprocessing and augmentation of training",
+    "Find out if it is the data: give those of training, with their augmentation, beside --data",
+    "varshift scan {model} --train-data FILE",
 )
 _WU = 'Wu, Johnson: Rethinking "Batch" in BatchNorm. arXiv 2105.07576'
 
@@ -55,7 +55,7 @@ CHANGED_WEIGHTS = Cause(
     signature=(
         "The stale factor T/R differs from 1 behind convolution or linear layers of which a good "
         "part of the weights are exactly 0 (pruned) or which hold only a few different values "
-        "(quantised). Layers before the first changed one agree."
+        "(quantised). In layers before the first changed one T/R is near 1."
     ),
     why=(
         "With weights removed or rounded, less or other variance reaches the next BatchNorm. It "
@@ -96,8 +96,8 @@ FROZEN = Cause(
     ),
     remedies=(
         Remedy(
-            "Leave them. Make sure with labelled data, where Effect shows both accuracies",
-            "varshift scan {model}",
+            "Leave them. With labels, Effect shows accuracy as it is and recalibrated",
+            "varshift scan {model} --data FILE",
         ),
     ),
     reference=_WU,
@@ -114,7 +114,7 @@ STALE = Cause(
     ),
     signature=(
         "The layer's stale factor T/R differs from 1: a training pass over these data would gather "
-        "other statistics than the checkpoint holds. Dropout has no part in it."
+        "other statistics than the checkpoint holds. Dropout is on in both, and has no part in it."
     ),
     why=(
         "Either the buffers are not those of these weights: a momentum too small to follow the "
@@ -172,13 +172,13 @@ OUTLIERS = Cause(
         "other channels agree. One bad batch is enough."
     ),
     signature=(
-        "In at most a tenth of a layer's channels running_var is more than 8 times the measured "
-        "variance T; over the other channels T/R is near 1."
+        "In at most a tenth of a layer's channels R is more than 8 times T; over the others the "
+        "stale factor T/R is near 1."
     ),
     why=(
         "A training batch with an outlier, an overflow in half precision, or a corrupt sample "
-        "enters the running average with weight momentum, and decays only by (1 - momentum) per "
-        "batch. At variance 1,000,000 that takes over 100 batches."
+        "enters the running average with a weight of momentum (0.1), and fades only by (1 - "
+        "momentum) per batch. From a variance of 1,000,000 that takes over 100 batches."
     ),
     remedies=(
         _RECOMPUTE,

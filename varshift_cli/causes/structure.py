@@ -15,8 +15,8 @@ SHARED = Cause(
     ),
     signature=(
         "The layer is called several times in one forward (reported as name#1, name#2, ...), and "
-        "the variances or means of the calls differ. R is near the average of the calls. In a "
-        "file alone: num_batches_tracked is a whole multiple of that of the other layers."
+        "T or the means of the calls differ. R is near the average over the calls. In a file "
+        "alone: num_batches_tracked is a whole multiple of that of the other layers."
     ),
     why=(
         "While training each call is normalised by its own batch; in eval() all are normalised by "
@@ -92,14 +92,18 @@ EPS = Cause(
         "with very small variance."
     ),
     signature=(
-        "A layer has channels whose variance is not much larger than eps; the layers it feeds "
+        "A layer has channels whose variance v is not much larger than eps; the layers it feeds "
         "have a stale factor T/R away from 1 and the layers before it have not; and with another "
-        "usual eps (1e-3, the default of Keras) the difference goes away."
+        "usual eps (1e-3, the default of Keras) the difference goes away. A channel is scaled "
+        "wrongly by sqrt((v + eps) / (v + eps_trained))."
+    ),
+    letters=(
+        ("v", "variance of what enters the channel"),
+        ("eps_trained", "the eps of training; eps is that of today"),
     ),
     why=(
         "eps is no part of a checkpoint. Keras and TensorFlow use 1e-3, PyTorch 1e-5, and a "
-        "converted network keeps the weights but not the eps. A channel of variance v is scaled "
-        "wrongly by sqrt((v + eps) / (v + eps_trained))."
+        "converted network keeps the weights but not the eps."
     ),
     remedies=(
         Remedy(
@@ -119,8 +123,8 @@ PERMUTED = Cause(
         "shuffled, or mean and variance changed places, when the file was converted."
     ),
     signature=(
-        "Channel by channel the stored values have nothing to do with what is measured; sorted by "
-        "size they agree. Only single layers are hit, from one side of a conversion."
+        "Channel by channel the stored values differ from those measured; sorted by size they "
+        "agree, or the stored means agree with the measured variances. Usually a few layers alone."
     ),
     why=(
         "A conversion between frameworks, or a channel shuffle or pruning that moved the weights, "
@@ -152,7 +156,7 @@ SILENT = Cause(
     remedies=(
         Remedy(
             "If the branch was meant to work: train it",
-            "is the layer in the optimizer?",
+            "are its parameters in the optimizer?",
             needs_training=True,
         ),
     ),
@@ -181,8 +185,8 @@ TWICE = Cause(
     ),
     remedies=(
         Remedy(
-            "Make sure which of the two it is",
-            "varshift scan {model}: stale is near 1 where the statistics are the layer's own",
+            "Find out which: the scan calls a copy stale, and statistics of the layer's own not",
+            "varshift scan {model}",
         ),
     ),
     reference="PyTorch documentation, torch.nn.Module: state_dict of shared modules",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
@@ -13,24 +12,21 @@ from varshift_cli.report.screen import PLAIN, Style, block, spaced, to_text
 
 GUTTER = 11
 
-_LETTER = re.compile(r"\b[TCER]/[TCER]\b|(?<!\w)[TCR](?!\w)")
-_LETTERS = (
-    "The variance of what enters the layer, per channel: R as stored (running_var); T on these "
-    "data with dropout on, as in training; C the same with dropout off; E in eval(), as deployed. "
-    "Each ratio is a factor: T/R stale, C/T dropout, E/C inherited; multiplied they give E/R, how "
-    "far off the layer is."
-)
+_OPTIONS = "Commands need the --arch and --data of your scan, unless varshift.toml has them."
 
 
 def render_cause(cause: Cause, style: Style = PLAIN) -> str:
-    """What it is in short, why it is so, how it shows, what to do, where to read more."""
+    """What it is in short, why it is so, how it shows, what to do, where to read more.
+
+    The letters come before the signature, which uses them.
+    """
     title = Text.assemble((cause.code, "bold"), "  ", (cause.title, "bold"))
     blocks = (
         [title],
         _paragraphs("In short", cause.short, style),
         _paragraphs("Why", cause.why, style),
-        _paragraphs("Signature", cause.signature, style),
         _letters(cause, style),
+        _paragraphs("Signature", cause.signature, style),
         _remedies(cause, style),
         block("Reference", Text(cause.reference, "dim"), style, gutter=GUTTER),
     )
@@ -49,10 +45,8 @@ def render_catalogue(causes: Iterable[Cause], style: Style = PLAIN) -> str:
 
 
 def _letters(cause: Cause, style: Style) -> list[Text]:
-    """What the letters of the signature stand for, where it has some."""
-    if _LETTER.search(cause.signature) is None:
-        return []
-    return block("Letters", Text(_LETTERS), style, gutter=GUTTER)
+    told = "\n".join(cause.legend)
+    return block("Letters", Text(told), style, gutter=GUTTER) if told else []
 
 
 def _paragraphs(label: str, text: str, style: Style) -> list[Text]:
@@ -61,13 +55,16 @@ def _paragraphs(label: str, text: str, style: Style) -> list[Text]:
 
 def _remedies(cause: Cause, style: Style) -> list[Text]:
     lines: list[Text] = []
-    for index, remedy in enumerate(cause.remedies_for(None)):
+    remedies = cause.remedies_for(None)
+    for index, remedy in enumerate(remedies):
         label = "" if index else "Remedies"
         title = remedy.title + (" (needs training)" if remedy.needs_training else "")
         lines += block(label, Text(f"{index + 1}. {title}"), style, gutter=GUTTER)
         lines += block(
             "", Text(remedy.how, "bold" * _is_command(remedy.how)), style, gutter=GUTTER + 3
         )
+    if any(_is_command(each.how) for each in remedies):
+        lines += block("", Text(_OPTIONS, "dim"), style, gutter=GUTTER)
     return lines
 
 

@@ -179,7 +179,8 @@ def _rule(code: str) -> dict[str, Any]:
 
 def _help(cause: Cause) -> str:
     remedies = [f"{index}. {each.title}: {each.how}" for index, each in _numbered(cause)]
-    parts = [cause.signature, cause.why, "\n".join(remedies), cause.reference]
+    signature = "\n".join([*cause.legend, cause.signature])
+    parts = [cause.why, signature, "\n".join(remedies), cause.reference]
     return _message("\n\n".join(each for each in parts if each))
 
 
