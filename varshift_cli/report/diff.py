@@ -16,8 +16,8 @@ from varshift_cli.records import (
     StatisticsChange,
 )
 from varshift_cli.report.bars import COLOURS
-from varshift_cli.report.screen import PLAIN, Style, block, columns, pairs, spaced, to_text
-from varshift_cli.report.summary import GUTTER, finding_lines
+from varshift_cli.report.paragraphs import GUTTER, finding_lines, next_lines, note_lines
+from varshift_cli.report.screen import PLAIN, Style, block, spaced, table, to_text
 from varshift_cli.report.text import count, interval, layer_name, ratio, visible
 
 _SHOWN = 16
@@ -36,10 +36,14 @@ def render_checkpoint_diff(
     blocks = (
         _header(diff, style, _contents(diff)),
         [
-            *_table(_STATISTICS, [_statistics_row(each) for each in shown], style),
+            *table(_STATISTICS, [_statistics_row(each) for each in shown], style),
             *_rest(len(layers) - len(shown), len(moved)),
         ],
-        [*_findings(diff, style), *_notes(diff, style), *_only(diff, style)],
+        [
+            *finding_lines("Tells", diff.findings, style),
+            *note_lines("Note", diff.notes, style, colour=""),
+            *_only(diff, style),
+        ],
         [*_statistics_verdict(diff, moved, style), *_next_checkpoint(diff, style)],
     )
     return to_text(spaced(blocks), style)
@@ -53,10 +57,10 @@ def render_report_diff(diff: ReportDiff, style: Style = PLAIN, *, all_layers: bo
     blocks = (
         _header(diff, style, count(len(diff.layers), "layer") + " in both"),
         [
-            *_table(_SHIFTS, [_shift_row(each) for each in shown], style),
+            *table(_SHIFTS, [_shift_row(each) for each in shown], style),
             *_rest(rest, len(told)),
         ],
-        [*_notes(diff, style), *_only(diff, style)],
+        [*note_lines("Note", diff.notes, style, colour=""), *_only(diff, style)],
         [*_shift_verdict(diff, style), *_next_report(diff, style)],
     )
     return to_text(spaced(blocks), style)
@@ -76,17 +80,6 @@ def _contents(diff: CheckpointDiff) -> str:
     same, other = diff.same_weights, diff.other_weights
     weights = "equal" if not other else f"{other} of {same + other} differ"
     return f"{count(len(diff.layers), 'BatchNorm layer')} in both; other tensors: {weights}"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[Text]], style: Style) -> list[Text]:
-    if not rows:
-        return []
-    table = [[Text(each, "dim") for each in heads], *rows]
-    widths = [max(row[at].cell_len for row in table) for at in range(len(heads))]
-    if style.fold:
-        spare = style.width - sum(widths[1:]) - 2 * len(widths)
-        widths[0] = max(12, min(widths[0], spare))
-    return [line for row in table for line in columns(row, widths, fold=style.fold)]
 
 
 def _rest(hidden: int, told: int) -> list[Text]:
@@ -124,20 +117,6 @@ def _shift_row(each: ShiftChange) -> list[Text]:
         Text(each.change.value, _CHANGE_COLOURS.get(each.change, "dim")),
         Text(visible(" -> ".join(causes))),
     ]
-
-
-def _findings(diff: CheckpointDiff, style: Style) -> list[Text]:
-    lines: list[Text] = []
-    for index, finding in enumerate(diff.findings):
-        lines += finding_lines("" if index else "Tells", finding, style)
-    return lines
-
-
-def _notes(diff: CheckpointDiff | ReportDiff, style: Style) -> list[Text]:
-    lines: list[Text] = []
-    for index, each in enumerate(diff.notes):
-        lines += block("" if index else "Note", Text(visible(each)), style, gutter=GUTTER)
-    return lines
 
 
 def _only(diff: CheckpointDiff | ReportDiff, style: Style) -> list[Text]:
@@ -187,11 +166,10 @@ def _next_checkpoint(diff: CheckpointDiff, style: Style) -> list[Text]:
         rows.append((f"varshift explain {diff.findings[0].code}", "what it is, and what to do"))
     path = visible(shlex.quote(diff.after))
     rows.append((f"varshift scan {path}", "with --arch and --data: which of the two fits"))
-    labelled = [("" if index else "next", *row) for index, row in enumerate(rows)]
-    return pairs(labelled, style, gutter=GUTTER, remark_style="dim")
+    return next_lines(rows, style)
 
 
 def _next_report(diff: ReportDiff, style: Style) -> list[Text]:
     after = visible(shlex.quote(diff.after))
-    row = ("next", f"varshift check {after} --max-shift 1.25", "the gate on the later one")
-    return pairs([row], style, gutter=GUTTER, remark_style="dim")
+    command = f"varshift check {after} --max-shift 1.25"
+    return next_lines([(command, "the gate on the later one")], style)

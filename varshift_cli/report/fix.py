@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from varshift_cli.records import LEVEL_BOUNDS, FixRecord, Interval, Level, RepairRecord, Score
-from varshift_cli.report.screen import GAP, PLAIN, Style, block, pairs, spaced, to_text
+from varshift_cli.report.paragraphs import note_lines
+from varshift_cli.report.screen import GAP, PLAIN, Style, block, blocks, pairs, spaced, to_text
 from varshift_cli.report.text import count, layer_name, percent, ratio, visible
 
 GUTTER = 13
@@ -26,16 +27,17 @@ def render_fix(record: FixRecord, style: Style = PLAIN, *, typed: Sequence[str] 
         typed: The options that named the model and the data, repeated in the command to run next.
     """
     repair = record.repair
+    notes = note_lines("note", record.notes, style, gutter=GUTTER, colour="")
     if repair is None:
         lines = _put_back(record, style) if record.method == "revert" else _unchanged(record, style)
-        return to_text(spaced((lines, _notes(record, style))), style)
+        return to_text(spaced((lines, notes)), style)
     blocks = (
         [*_chosen(record, style), *_done(repair, style)],
         _before_and_after(record, repair, style),
         [
             *_written(record, repair, style),
             *_left_alone(repair, style),
-            *_notes(record, style),
+            *notes,
             *_next(record, style, typed),
         ],
     )
@@ -199,27 +201,15 @@ def _left_alone(repair: RepairRecord, style: Style) -> list[Text]:
     by_reason: dict[str, list[str]] = {}
     for skipped in repair.skipped:
         by_reason.setdefault(skipped.reason, []).append(layer_name(skipped.name))
-    lines: list[Text] = []
-    label = "left alone"
+    bodies = []
     for reason, names in by_reason.items():
         shown = ", ".join(names[:_NAMED])
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        body = Text(f"{shown}{more}: {visible(reason)}", "dim")
-        lines += block(label, body, style, gutter=GUTTER)
-        label = ""
-    return lines
+        bodies.append(Text(f"{shown}{more}: {visible(reason)}", "dim"))
+    return blocks("left alone", bodies, style, gutter=GUTTER)
 
 
 _NAMED = 3
-
-
-def _notes(record: FixRecord, style: Style) -> list[Text]:
-    lines: list[Text] = []
-    label = "note"
-    for note in record.notes:
-        lines += block(label, Text(visible(note)), style, gutter=GUTTER)
-        label = ""
-    return lines
 
 
 def _next(record: FixRecord, style: Style, typed: Sequence[str]) -> list[Text]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from varshift_cli.records import DropoutRecord, InspectedLayer, Inspection, Skipped
+from varshift_cli.records import DropoutRecord, InspectedLayer, Inspection
+from varshift_cli.report.paragraphs import note_lines, skipped_lines
 from varshift_cli.report.screen import GAP, PLAIN, Style, block, columns, pairs, spaced, to_text
 from varshift_cli.report.table import container_words, header_lines, path_or
 from varshift_cli.report.text import count, layer_name, visible
@@ -45,10 +46,10 @@ def render_inspect(
         _table(inspection, style),
         _legend(inspection, style),
         [
-            *_left_out("Skipped", inspection.skipped, style),
-            *_left_out("Not written", inspection.unwritten, style),
+            *skipped_lines("Skipped", inspection.skipped, style, gutter=GUTTER),
+            *skipped_lines("Not written", inspection.unwritten, style, gutter=GUTTER),
             *_always_on(inspection, style),
-            *_notes(inspection, style),
+            *note_lines("Notes", inspection.notes, style, gutter=GUTTER),
         ],
         _next(inspection, style, typed),
     )
@@ -161,26 +162,11 @@ def _legend(inspection: Inspection, style: Style) -> list[Text]:
     return block("", Text(text, "dim"), style, gutter=0)
 
 
-def _left_out(label: str, left_out: Sequence[Skipped], style: Style) -> list[Text]:
-    lines: list[Text] = []
-    for index, each in enumerate(left_out):
-        body = Text(f"{layer_name(each.name)}: {visible(each.reason)}", "dim")
-        lines += block("" if index else label, body, style, gutter=GUTTER)
-    return lines
-
-
 def _always_on(inspection: Inspection, style: Style) -> list[Text]:
     if not inspection.always_on:
         return []
     names = ", ".join(visible(name) for name in inspection.always_on)
     return block("Always on", Text(f"{names}: stays on in eval()"), style, gutter=GUTTER)
-
-
-def _notes(inspection: Inspection, style: Style) -> list[Text]:
-    lines: list[Text] = []
-    for index, each in enumerate(inspection.notes):
-        lines += block("" if index else "Notes", Text(visible(each), "dim"), style, gutter=GUTTER)
-    return lines
 
 
 def _next(inspection: Inspection, style: Style, typed: Sequence[str]) -> list[Text]:

@@ -8,8 +8,14 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from varshift_cli.records import FindingLevel, LintReport, StoredLayer
-from varshift_cli.report.screen import PLAIN, Style, block, columns, pairs, spaced, to_text, wrap
-from varshift_cli.report.summary import GUTTER, finding_lines
+from varshift_cli.report.paragraphs import (
+    GUTTER,
+    finding_lines,
+    next_lines,
+    note_lines,
+    skipped_lines,
+)
+from varshift_cli.report.screen import PLAIN, Style, block, spaced, table, to_text, wrap
 from varshift_cli.report.text import count, layer_name, visible
 
 _SHOWN = 8
@@ -29,7 +35,11 @@ def render_lint(report: LintReport, style: Style = PLAIN, *, all_layers: bool = 
     blocks = (
         _header(report, style),
         _table(report, shown, style),
-        [*_findings(report, style), *_skipped(report, style), *_notes(report, style)],
+        [
+            *finding_lines("Tells", report.findings, style),
+            *skipped_lines("Skipped", report.skipped, style),
+            *note_lines("Note", report.notes, style),
+        ],
         [*_verdict(report, style), *_next(report, style)],
     )
     return to_text(spaced(blocks), style)
@@ -57,17 +67,9 @@ def _header(report: LintReport, style: Style) -> list[Text]:
 
 
 def _table(report: LintReport, shown: Sequence[StoredLayer], style: Style) -> list[Text]:
-    rows = [[Text(each, "dim") for each in _HEADS]]
-    rows += [_row(layer) for layer in shown]
-    if len(rows) == 1:
-        return []
-    widths = [max(row[at].cell_len for row in rows) for at in range(len(_HEADS))]
-    spare = style.width - sum(widths[1:]) - 2 * len(widths)
-    if style.fold:
-        widths[0] = max(12, min(widths[0], spare))
-    lines = [line for row in rows for line in columns(row, widths, fold=style.fold)]
+    lines = table(_HEADS, [_row(layer) for layer in shown], style)
     more = len(report.layers) - len(shown)
-    if more:
+    if lines and more:
         told = sum(bool(layer.codes) for layer in report.layers)
         lines.append(Text(f"  {more} more; {told} in all tell something; --all shows them", "dim"))
     return lines
@@ -88,28 +90,6 @@ def _row(layer: StoredLayer) -> list[Text]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
-
-
-def _findings(report: LintReport, style: Style) -> list[Text]:
-    lines: list[Text] = []
-    for index, finding in enumerate(report.findings):
-        lines += finding_lines("" if index else "Tells", finding, style)
-    return lines
-
-
-def _skipped(report: LintReport, style: Style) -> list[Text]:
-    lines: list[Text] = []
-    for index, each in enumerate(report.skipped):
-        body = Text(f"{layer_name(each.name)}: {visible(each.reason)}", "dim")
-        lines += block("" if index else "Skipped", body, style, gutter=GUTTER)
-    return lines
-
-
-def _notes(report: LintReport, style: Style) -> list[Text]:
-    lines: list[Text] = []
-    for index, each in enumerate(report.notes):
-        lines += block("" if index else "Note", Text(visible(each), "dim"), style, gutter=GUTTER)
-    return lines
 
 
 def _verdict(report: LintReport, style: Style) -> list[Text]:
@@ -135,5 +115,4 @@ def _next(report: LintReport, style: Style) -> list[Text]:
         rows.append((f"varshift explain {report.findings[0].code}", "what it is, and what to do"))
     path = visible(shlex.quote(report.path))
     rows.append((f"varshift scan {path}", "with --arch and --data: whether the buffers fit"))
-    labelled = [("" if index else "next", *row) for index, row in enumerate(rows)]
-    return pairs(labelled, style, gutter=GUTTER, remark_style="dim")
+    return next_lines(rows, style)

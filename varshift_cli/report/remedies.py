@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from varshift_cli.records import Remedy, Report
+from varshift_cli.report.paragraphs import GUTTER
 from varshift_cli.report.screen import Style, block
 from varshift_cli.report.text import ratio, visible
-
-GUTTER = 10
 
 _WITH_TRAINING = 2  # remedies that need training shown on the screen; the rest are counted
 

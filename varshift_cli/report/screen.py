@@ -98,6 +98,24 @@ def columns(cells: Sequence[Text], widths: Sequence[int], *, fold: bool) -> list
     return lines
 
 
+def table(heads: Sequence[str], rows: Sequence[Sequence[Text]], style: Style) -> list[Text]:
+    """Columns as wide as their longest cell; the first, of names, takes what the others leave.
+
+    Without rows it has no heads either.
+    """
+    if not rows:
+        return []
+    lines = [[Text(each, "dim") for each in heads], *rows]
+    widths = [max(line[at].cell_len for line in lines) for at in range(len(heads))]
+    if style.fold:
+        spare = style.width - sum(widths[1:]) - GAP * len(widths)
+        widths[0] = max(_LEAST_NAME, min(widths[0], spare))
+    return [each for line in lines for each in columns(line, widths, fold=style.fold)]
+
+
+_LEAST_NAME = 12
+
+
 def block(
     label: str, body: Text, style: Style, *, gutter: int, label_style: str = ""
 ) -> list[Text]:
@@ -105,6 +123,14 @@ def block(
     lines = wrap(body, style.width - gutter, fold=style.fold) or [Text()]
     lead = Text(label.ljust(gutter), label_style)
     return [Text.assemble(lead if i == 0 else " " * gutter, each) for i, each in enumerate(lines)]
+
+
+def blocks(label: str, bodies: Iterable[Text], style: Style, *, gutter: int) -> list[Text]:
+    """Paragraphs that share a label, which stands beside the first."""
+    lines: list[Text] = []
+    for body in bodies:
+        lines += block("" if lines else label, body, style, gutter=gutter)
+    return lines
 
 
 def pairs(

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from varshift_cli.records import Describe, Finding, FindingLevel, Report, Status
+from varshift_cli.records import Describe, Report, Status
 from varshift_cli.report.bars import COLOURS
-from varshift_cli.report.screen import Style, block, pairs
-from varshift_cli.report.text import layer_name, visible
+from varshift_cli.report.paragraphs import GUTTER, finding_lines, next_lines
+from varshift_cli.report.screen import Style, block, blocks
+from varshift_cli.report.text import visible
 from varshift_cli.report.wording import (
     cleared_suspects,
     effect_sentences,
@@ -22,13 +23,6 @@ from varshift_cli.report.wording import (
     judgement,
 )
 
-GUTTER = 10
-
-_FINDING_COLOURS = {
-    FindingLevel.ERROR: "bold red",
-    FindingLevel.WARNING: "bold",
-    FindingLevel.NOTE: "dim",
-}
 _VERDICT_COLOURS = {
     **{level.value.upper(): colour for level, colour in COLOURS.items()},
     "FINE": "bold green",
@@ -42,28 +36,7 @@ _VERDICT_COLOURS = {
 
 def why(report: Report, style: Style) -> list[Text]:
     """The findings, each with what else would look the same: *Note* if none of them is a fault."""
-    lines: list[Text] = []
-    for index, finding in enumerate(report.findings):
-        label = "Why" if has_faults(report) else "Note"
-        lines += finding_lines("" if index else label, finding, style)
-    return lines
-
-
-def skipped(report: Report, style: Style) -> list[Text]:
-    """The layers that were not measured, and why."""
-    lines: list[Text] = []
-    for index, each in enumerate(report.skipped):
-        body = Text(f"{layer_name(each.name)}: {visible(each.reason)}", "dim")
-        lines += block("" if index else "Skipped", body, style, gutter=GUTTER)
-    return lines
-
-
-def notes(report: Report, style: Style) -> list[Text]:
-    """What opening the files brought up."""
-    lines: list[Text] = []
-    for index, each in enumerate(report.notes):
-        lines += block("" if index else "Notes", Text(visible(each), "dim"), style, gutter=GUTTER)
-    return lines
+    return finding_lines("Why" if has_faults(report) else "Note", report.findings, style)
 
 
 def cleared(report: Report, style: Style) -> list[Text]:
@@ -77,10 +50,7 @@ def cleared(report: Report, style: Style) -> list[Text]:
 
 def effect(report: Report, style: Style) -> list[Text]:
     """What recalibration changes in the outputs; nothing if that was not measured."""
-    lines: list[Text] = []
-    for index, sentence in enumerate(effect_sentences(report)):
-        lines += block("" if index else "Effect", Text(sentence), style, gutter=GUTTER)
-    return lines
+    return blocks("Effect", map(Text, effect_sentences(report)), style, gutter=GUTTER)
 
 
 def verdict(report: Report, style: Style) -> list[Text]:
@@ -109,19 +79,7 @@ def next_steps(report: Report, style: Style, *, typed: Sequence[str]) -> list[Te
         rows.append((f"varshift explain {code}", "what it is, and what to do about it"))
     elif report.verdict.status is Status.NOT_GATED:
         rows.append((f"varshift scan {model} --max-shift 1.25", "in CI, so that it stays so"))
-    labelled = [("" if index else "next", *row) for index, row in enumerate(rows)]
-    return pairs(labelled, style, gutter=GUTTER, remark_style="dim")
-
-
-def finding_lines(label: str, finding: Finding, style: Style) -> list[Text]:
-    """One finding: its code and message, and its rivals below, indented."""
-    colour = _FINDING_COLOURS[finding.level]
-    body = Text.assemble((visible(finding.code), colour), " ", visible(finding.message))
-    lines = block(label, body, style, gutter=GUTTER)
-    for rival in finding.rivals:
-        indent = GUTTER + len(finding.code) + 1
-        lines += block("", Text(f"or {visible(rival)}", "dim"), style, gutter=indent)
-    return lines
+    return next_lines(rows, style)
 
 
 def _is_repairable(report: Report) -> bool:

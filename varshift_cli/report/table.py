@@ -9,6 +9,7 @@ from rich.text import Text
 from varshift_cli.records import CalibrationRecord, CheckpointRecord, LayerRecord, Report
 from varshift_cli.report import summary
 from varshift_cli.report.layers import chosen, layer_table, rest_line
+from varshift_cli.report.paragraphs import note_lines, skipped_lines
 from varshift_cli.report.remedies import remedy_lines
 from varshift_cli.report.screen import PLAIN, Style, block, spaced, to_text, wrap
 from varshift_cli.report.text import count, visible
@@ -46,8 +47,8 @@ def render_table(
             *summary.cleared(report, style),
             *summary.effect(report, style),
             *remedy_lines(report, style),
-            *summary.skipped(report, style),
-            *summary.notes(report, style),
+            *skipped_lines("Skipped", report.skipped, style),
+            *note_lines("Notes", report.notes, style),
         ],
         [*summary.verdict(report, style), *summary.next_steps(report, style, typed=typed)],
     )
