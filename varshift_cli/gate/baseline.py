@@ -51,14 +51,14 @@ def compare(report: Report, baseline: Report, source: str | None) -> Comparison:
     record = BaselineRecord(
         source,
         baseline.checkpoint.path,
-        worse=_names(key for key, each in before.items() if is_worse(now[key], each)),
+        worse=_names(key for key, each in before.items() if got_worse(now[key], each)),
         new=_names(key for key in measured if key not in before),
         missing=_names(key for key in earlier if key not in now),
     )
     return Comparison(record, before, tuple(_notes(record, report, baseline)))
 
 
-def is_worse(now: LayerRecord, before: LayerRecord) -> bool | None:
+def got_worse(now: LayerRecord, before: LayerRecord) -> bool | None:
     """Whether the interval lies above the earlier one; ``None`` where one is unknown."""
     if now.shift is None:
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
 
-from varshift_cli.gate.baseline import Comparison, compare, is_worse
+from varshift_cli.gate.baseline import Comparison, compare, got_worse
 from varshift_cli.gate.needed import samples_needed
 from varshift_cli.gate.shares import ShareVerdict, judge_shares
 from varshift_cli.gate.suppressions import SetAside, set_aside
@@ -207,7 +207,7 @@ def _against(
     layer: LayerRecord, before: LayerRecord, by_threshold: Outcome
 ) -> tuple[Outcome, str | None]:
     """A layer's outcome by its threshold and by what it was before."""
-    worse = is_worse(layer, before)
+    worse = got_worse(layer, before)
     was = f"{before.shift:.2f} in the baseline"
     if worse is None:
         undecided = by_threshold is not Outcome.PASS

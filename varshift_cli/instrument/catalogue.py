@@ -17,7 +17,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from varshift_cli.instrument.calls import BatchNormCall
 from varshift_cli.instrument.noise_modules import NoiseModule, find_noise_modules
 from varshift_cli.instrument.sites import BatchNormSite
-from varshift_cli.records import Skipped
+from varshift_cli.records import Skipped, dotted
 
 _UNTRACKED = "no running statistics: eval() normalises by the batch itself"
 _LAZY = "lazy, and never run: it has no statistics yet"
@@ -173,7 +173,7 @@ def _site(name: str, module: nn.Module, mean: Tensor, var: Tensor) -> BatchNormS
         mean,
         var,
         buffers.get("num_batches_tracked"),
-        (_join(name, "running_mean"), _join(name, "running_var")),
+        (dotted(name, "running_mean"), dotted(name, "running_var")),
         frozen="frozen" in kind.lower(),
     )
 
@@ -198,7 +198,7 @@ def _tensor_names(model: nn.Module) -> Iterator[tuple[int, str]]:
             continue
         for attribute, value in vars(module).items():
             if isinstance(value, Tensor) and value.layout is torch.strided:
-                yield value.data_ptr(), _join(path, attribute)
+                yield value.data_ptr(), dotted(path, attribute)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         lazy = isinstance(tensor, (UninitializedBuffer, UninitializedParameter))
         if not lazy and tensor.layout is torch.strided:
@@ -215,7 +215,7 @@ def _functional_name(mean: str, var: str | None, taken: Mapping[str, object]) ->
     parts = leaf.split("_")
     common = [one for one, two in zip(parts, other.split("_"), strict=False) if one == two]
     stem = "_".join(part for part in common if part not in ("running", "moving"))
-    name = _join(owner, stem) if stem else owner
+    name = dotted(owner, stem) if stem else owner
     return name if name and name not in taken else mean
 
 
@@ -223,7 +223,3 @@ def _same_values(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and bool(
         torch.equal(one.double().nan_to_num(), other.double().nan_to_num().to(one.device))
     )
-
-
-def _join(owner: str, leaf: str) -> str:
-    return f"{owner}.{leaf}" if owner else leaf

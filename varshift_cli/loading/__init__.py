@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         check_sidecar_place,
         own_sidecar,
         sidecar_path,
-        taken_back_on_error,
+        sidecar_restored_on_error,
         write_sidecar,
     )
 
@@ -55,7 +55,7 @@ _HOMES = {
     "own_sidecar": "sidecar",
     "revert": "reverting",
     "sidecar_path": "sidecar",
-    "taken_back_on_error": "sidecar",
+    "sidecar_restored_on_error": "sidecar",
     "write_sidecar": "sidecar",
 }
 
@@ -81,7 +81,7 @@ __all__ = [
     "own_sidecar",
     "revert",
     "sidecar_path",
-    "taken_back_on_error",
+    "sidecar_restored_on_error",
     "weights_file",
     "write_sidecar",
 ]

@@ -104,7 +104,7 @@ class BatchAdapter:
         first_sample = 0
         for index, item in enumerate(raw):
             batch = self.adapt(item, f"batch {index} of {self.what}")
-            check_finite(batch, f"batch {index} of {self.what}", first_sample)
+            check_finite_inputs(batch, f"batch {index} of {self.what}", first_sample)
             first_sample += batch.size
             yield batch
 
@@ -240,7 +240,7 @@ def _sized(args: tuple[Any, ...], kwargs: Mapping[str, Any], labels: Any, where:
     return Batch(args, dict(kwargs), labels, size)
 
 
-def check_finite(batch: Batch, where: str, first_sample: int = 0) -> None:
+def check_finite_inputs(batch: Batch, where: str, first_sample: int = 0) -> None:
     """Refuse NaN and infinity, naming the first sample that has one.
 
     Args:

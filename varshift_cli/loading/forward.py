@@ -23,10 +23,6 @@ class ForwardSignature:
     any_keyword: bool = False
     known: bool = True
 
-    def takes(self, name: str) -> bool:
-        """Whether the name can be given as a keyword."""
-        return self.any_keyword or name in self.names
-
     def __str__(self) -> str:
         """``forward(x, mask)``."""
         return f"forward({', '.join(self.names)}{', **' if self.any_keyword else ''})"

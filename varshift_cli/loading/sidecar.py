@@ -122,7 +122,7 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def taken_back_on_error(path: Path, output: Path) -> Iterator[None]:
+def sidecar_restored_on_error(path: Path, output: Path) -> Iterator[None]:
     """On error leave at a sidecar's place what was there before.
 
     Unless the repaired file stands at its place already: then its old buffers stay too.

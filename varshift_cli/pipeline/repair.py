@@ -112,7 +112,7 @@ def carry_out(
     tolerance = max(tolerance, _rounding(work.catalogue, names))
     if new.procedure.windows > 1:
         tolerance = max(tolerance, WINDOWED_TOLERANCE)
-    with taken_back_on_error(work.catalogue):
+    with buffers_restored_on_error(work.catalogue):
         write_statistics(work.catalogue, new.populations)
         after = verify(
             work.model,
@@ -180,7 +180,7 @@ def _accept(after: Verification, tolerance: float) -> None:
 
 
 @contextmanager
-def taken_back_on_error(catalogue: BatchNormCatalogue) -> Iterator[None]:
+def buffers_restored_on_error(catalogue: BatchNormCatalogue) -> Iterator[None]:
     """Put all running statistics back, bit for bit, if the block raises."""
     saved = save_buffers(catalogue)
     try:

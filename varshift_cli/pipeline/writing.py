@@ -18,7 +18,7 @@ from varshift_cli.loading import (
     own_sidecar,
     revert,
     sidecar_path,
-    taken_back_on_error,
+    sidecar_restored_on_error,
     write_sidecar,
 )
 from varshift_cli.pipeline.inputs import Inputs
@@ -53,7 +53,7 @@ def write_repaired(
     """
     buffers = _buffers(inputs, repair)
     sidecar = sidecar_path(output)
-    with taken_back_on_error(sidecar, output):
+    with sidecar_restored_on_error(sidecar, output):
         patch = inputs.checkpoint.patch(
             output,
             buffers,

@@ -31,6 +31,7 @@ from varshift_cli.records.layers import (
     worst_layer,
 )
 from varshift_cli.records.levels import LEVEL_BOUNDS, Case, Describe, FindingLevel, Level, Status
+from varshift_cli.records.paths import dotted
 from varshift_cli.records.policy import LayerRule, Policy, Suppression
 from varshift_cli.records.progress import Progress, SilentProgress
 from varshift_cli.records.report import (
@@ -128,6 +129,7 @@ __all__ = [
     "Suppressed",
     "Suppression",
     "Verdict",
+    "dotted",
     "draw_reports_with",
     "files_read",
     "layer_verdicts",

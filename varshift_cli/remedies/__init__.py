@@ -4,7 +4,6 @@ from varshift_cli.remedies.correct import corrected, corrected_statistics
 from varshift_cli.remedies.move import move_dropout
 from varshift_cli.remedies.populations import Populations, Workload, gather_populations
 from varshift_cli.remedies.recalibrate import (
-    CleanStatistics,
     NewStatistics,
     clean_statistics,
     recalibrated,
@@ -15,7 +14,6 @@ from varshift_cli.remedies.swap import swap_dropout
 from varshift_cli.remedies.verify import Verification, verify
 
 __all__ = [
-    "CleanStatistics",
     "NewStatistics",
     "Populations",
     "Selection",

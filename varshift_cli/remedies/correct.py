@@ -23,7 +23,7 @@ from varshift_cli.errors import FixDeclinedError
 from varshift_cli.instrument import BatchNormCatalogue, BatchNormSite
 from varshift_cli.records import Skipped
 from varshift_cli.remedies.populations import Populations, Workload, gather_populations
-from varshift_cli.remedies.recalibrate import NewStatistics, check_finite
+from varshift_cli.remedies.recalibrate import NewStatistics, check_finite_statistics
 from varshift_cli.statistics import Population
 
 UNREACHED = "no dropout reaches it"
@@ -61,7 +61,7 @@ def corrected(found: Populations, catalogue: BatchNormCatalogue) -> NewStatistic
         site = catalogue.sites[name]
         _check_running(site)
         populations[name] = _difference(site, clean, train, eps)
-    check_finite(populations)
+    check_finite_statistics(populations)
     selection = replace(
         found.selection,
         names=tuple(populations),

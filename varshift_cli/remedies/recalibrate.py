@@ -34,9 +34,6 @@ class NewStatistics:
     procedure: Procedure
 
 
-CleanStatistics = NewStatistics
-
-
 def clean_statistics(
     model: nn.Module,
     catalogue: BatchNormCatalogue,
@@ -72,7 +69,7 @@ def recalibrated(found: Populations) -> NewStatistics:
     Raises:
         FixDeclinedError: Statistics came out non-finite.
     """
-    check_finite(found.clean)
+    check_finite_statistics(found.clean)
     return NewStatistics(found.clean, found.selection, found.procedure)
 
 
@@ -85,7 +82,7 @@ def write_statistics(catalogue: BatchNormCatalogue, populations: Mapping[str, Po
             site.running_var.copy_(population.var)
 
 
-def check_finite(populations: Mapping[str, Population]) -> None:
+def check_finite_statistics(populations: Mapping[str, Population]) -> None:
     """Refuse to write NaN or infinity.
 
     Raises:

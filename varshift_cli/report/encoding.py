@@ -17,7 +17,7 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from varshift_cli.errors import ReportError
-from varshift_cli.records import Interval
+from varshift_cli.records import Interval, dotted
 
 Json = None | bool | int | float | str | list[Any] | dict[str, Any]
 T = TypeVar("T")
@@ -45,9 +45,9 @@ class Encoder:
         if is_dataclass(value):
             return self.record(value, path)
         if isinstance(value, Mapping):
-            return {str(key): self.encode(each, _join(path, key)) for key, each in value.items()}
+            return {str(key): self.encode(each, dotted(path, key)) for key, each in value.items()}
         if isinstance(value, Sequence) and not isinstance(value, str):
-            return [self.encode(each, _join(path, index)) for index, each in enumerate(value)]
+            return [self.encode(each, dotted(path, index)) for index, each in enumerate(value)]
         if value is None or isinstance(value, bool | int | str):
             return value
         raise TypeError(f"{path}: {type(value).__name__} has no place in a report")
@@ -55,7 +55,7 @@ class Encoder:
     def record(self, value: Any, path: str = "") -> dict[str, Any]:
         """The JSON object of one record."""
         keys = _keys(type(value), self._order.get(type(value), ()))
-        return {key: self.encode(getattr(value, key), _join(path, key)) for key in keys}
+        return {key: self.encode(getattr(value, key), dotted(path, key)) for key in keys}
 
     def _number(self, value: float, path: str) -> float | None:
         if math.isfinite(value):
@@ -107,10 +107,10 @@ def _record(kind: Any, value: Any, path: str) -> Any:
     hints = _hints(kind)
     for each in fields(kind):
         if each.name in value:
-            there = _join(path, each.name)
+            there = dotted(path, each.name)
             arguments[each.name] = _decode(hints[each.name], value[each.name], there)
         elif not _has_default(each):
-            raise ReportError(f"the report lacks {_join(path, each.name)}")
+            raise ReportError(f"the report lacks {dotted(path, each.name)}")
     return kind(**arguments)
 
 
@@ -119,16 +119,16 @@ def _tuple(kind: Any, value: Any, path: str) -> tuple[Any, ...]:
         raise _misfit(path, "a list", value)
     if kind is float:  # per-channel figures: a null among them was not finite
         return tuple(
-            math.nan if each is None else _scalar(float, each, _join(path, index))
+            math.nan if each is None else _scalar(float, each, dotted(path, index))
             for index, each in enumerate(value)
         )
-    return tuple(_decode(kind, each, _join(path, index)) for index, each in enumerate(value))
+    return tuple(_decode(kind, each, dotted(path, index)) for index, each in enumerate(value))
 
 
 def _mapping(kind: Any, value: Any, path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _misfit(path, "an object", value)
-    return {key: _decode(kind, each, _join(path, key)) for key, each in value.items()}
+    return {key: _decode(kind, each, dotted(path, key)) for key, each in value.items()}
 
 
 def _interval(value: Any, path: str) -> Interval:
@@ -190,7 +190,3 @@ def _misfit(path: str, expected: str, value: Any) -> ReportError:
     shown = repr(value)
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
     return ReportError(f"{path or 'the report'} must be {expected}, not {shown}")
-
-
-def _join(path: str, key: object) -> str:
-    return f"{path}.{key}" if path else str(key)

@@ -87,11 +87,6 @@ def gate_remarks(report: Report) -> list[str]:
     return remarks + [each for each in map(visible, verdict.reasons) if each != told]
 
 
-def is_above(layer: LayerRecord, threshold: float) -> bool:
-    """Whether the whole interval lies above a threshold: the layer fails the gate."""
-    return layer.shift_interval is not None and layer.shift_interval.low > threshold
-
-
 def has_faults(report: Report) -> bool:
     """Whether a finding is more than a note."""
     return any(each.level is not FindingLevel.NOTE for each in report.findings)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from varshift_cli.errors import CheckpointError
 from varshift_cli.loading.buffers import TensorFile, TensorGroup
-from varshift_cli.records import Skipped
+from varshift_cli.records import Skipped, dotted
 
 Array = NDArray[np.float64]
 
@@ -84,7 +84,9 @@ def read_nets(file: TensorFile) -> Contents:
         layers: dict[str, Layer] = {}
         for owner in _owners(group.shapes):
             shown = f"{group.key}.{owner}" if several and group.key else owner
-            if not {_join(owner, "running_mean"), _join(owner, "running_var")} <= set(group.shapes):
+            if not {dotted(owner, "running_mean"), dotted(owner, "running_var")} <= set(
+                group.shapes
+            ):
                 missing.append(shown)
                 continue
             try:
@@ -106,13 +108,9 @@ def _owners(names: Iterable[str]) -> Iterator[str]:
             yield owner
 
 
-def _join(owner: str, leaf: str) -> str:
-    return f"{owner}.{leaf}" if owner else leaf
-
-
 def _read(group: TensorGroup, owner: str, shown: str) -> Layer:
-    mean = group.read(_join(owner, "running_mean")).reshape(-1)
-    var = group.read(_join(owner, "running_var")).reshape(-1)
+    mean = group.read(dotted(owner, "running_mean")).reshape(-1)
+    var = group.read(dotted(owner, "running_var")).reshape(-1)
     if mean.shape != var.shape or mean.size == 0:
         raise CheckpointError(f"its mean has {mean.size} channels and its variance {var.size}")
     return Layer(
@@ -120,9 +118,9 @@ def _read(group: TensorGroup, owner: str, shown: str) -> Layer:
         shown=shown,
         mean=mean,
         var=var,
-        updates=_count(group, _join(owner, "num_batches_tracked")),
-        weight=_affine(group, _join(owner, "weight"), mean.size),
-        bias=_affine(group, _join(owner, "bias"), mean.size),
+        updates=_count(group, dotted(owner, "num_batches_tracked")),
+        weight=_affine(group, dotted(owner, "weight"), mean.size),
+        bias=_affine(group, dotted(owner, "bias"), mean.size),
     )
 
 
