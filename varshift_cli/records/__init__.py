@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     )
     from varshift_cli.records.inspection import InspectedLayer, Inspection
     from varshift_cli.records.lint import LintReport, StoredLayer
+    from varshift_cli.records.reads import files_read
     from varshift_cli.records.repairs import (
         DropoutChange,
         FixRecord,
@@ -71,8 +72,6 @@ if TYPE_CHECKING:
         Score,
     )
     from varshift_cli.records.requests import FixRequest, ScanRequest
-
-from varshift_cli.records.reads import files_read
 
 __all__ = [
     "LEVEL_BOUNDS",
@@ -155,8 +154,9 @@ _LATER = (
     "ShiftChange",
     "StatisticsChange",
     "StoredLayer",
+    "files_read",
 )
-"""Records that ``varshift check`` does not need; each class takes time to make."""
+"""Records that ``varshift check`` does not need; each of them takes time to make."""
 
 if not TYPE_CHECKING:
 
@@ -164,9 +164,9 @@ if not TYPE_CHECKING:
         """Load the records of :data:`_LATER` on first use."""
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from varshift_cli.records import batch, diff, inspection, lint, repairs, requests
+        from varshift_cli.records import batch, diff, inspection, lint, reads, repairs, requests
 
-        for module in (batch, diff, inspection, lint, repairs, requests):
+        for module in (batch, diff, inspection, lint, reads, repairs, requests):
             globals().update(
                 {each: getattr(module, each) for each in _LATER if hasattr(module, each)}
             )
