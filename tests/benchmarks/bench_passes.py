@@ -27,7 +27,7 @@ from varshift_cli.measurement.regimes import EvalRegime, PopulationRegime
 from varshift_cli.measurement.regroup import join_batches, join_factor
 from varshift_cli.measurement.samples import identify
 from varshift_cli.records import Batch, SilentProgress
-from varshift_cli.remedies import clean_statistics
+from varshift_cli.remedies import Workload, gather_populations, recalibrated
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 
@@ -139,20 +139,15 @@ class Bench:
 
     def recalibration(self) -> None:
         """The statistics that ``recalibrate`` writes."""
-        clean_statistics(
-            self.model,
-            self.catalogue,
-            self.batches,
-            frozen=(),
-            progress=SilentProgress(),
-            join=self.join,
-        )
+        self._recalibration(self.join)
 
     def recalibration_as_they_come(self) -> None:
         """The same for a loader, whose batches are never joined."""
-        clean_statistics(
-            self.model, self.catalogue, self.batches, frozen=(), progress=SilentProgress()
-        )
+        self._recalibration(1)
+
+    def _recalibration(self, join: int) -> None:
+        work = Workload(self.model, self.catalogue, self.batches, (), SilentProgress(), join=join)
+        recalibrated(gather_populations(work, with_train=False))
 
     def torch_update_bn(self) -> None:
         """PyTorch's own, dropout on."""

@@ -1,11 +1,10 @@
 """Repairs of a model's BatchNorm statistics, each proved by a separate eval pass."""
 
-from varshift_cli.remedies.correct import corrected, corrected_statistics
+from varshift_cli.remedies.correct import corrected
 from varshift_cli.remedies.move import move_dropout
 from varshift_cli.remedies.populations import Populations, Workload, gather_populations
 from varshift_cli.remedies.recalibrate import (
     NewStatistics,
-    clean_statistics,
     recalibrated,
     write_statistics,
 )
@@ -19,9 +18,7 @@ __all__ = [
     "Selection",
     "Verification",
     "Workload",
-    "clean_statistics",
     "corrected",
-    "corrected_statistics",
     "gather_populations",
     "move_dropout",
     "recalibrated",

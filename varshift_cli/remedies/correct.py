@@ -22,7 +22,7 @@ from torch import Tensor
 from varshift_cli.errors import FixDeclinedError
 from varshift_cli.instrument import BatchNormCatalogue, BatchNormSite
 from varshift_cli.records import Skipped
-from varshift_cli.remedies.populations import Populations, Workload, gather_populations
+from varshift_cli.remedies.populations import Populations
 from varshift_cli.remedies.recalibrate import NewStatistics, check_finite_statistics
 from varshift_cli.statistics import Population
 
@@ -30,16 +30,6 @@ UNREACHED = "no dropout reaches it"
 _TRACE = 1e-4
 """|ln T/C| from which a layer counts as moved although the wiring shows no dropout above it: noise
 that is no op of its own leaves no trace there. Rounding on a device stays far below."""
-
-
-def corrected_statistics(work: Workload) -> NewStatistics:
-    """Statistics corrected by difference, by a clean and a train pass; nothing is changed.
-
-    Raises:
-        ForwardError: The model's forward raised.
-        FixDeclinedError: Buffers or statistics are not finite.
-    """
-    return corrected(gather_populations(work, with_train=True), work.catalogue)
 
 
 def corrected(found: Populations, catalogue: BatchNormCatalogue) -> NewStatistics:

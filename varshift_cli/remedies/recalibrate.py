@@ -9,18 +9,15 @@ towards it, which takes many epochs and stops short.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from varshift_cli.errors import FixDeclinedError
 from varshift_cli.instrument import BatchNormCatalogue
-from varshift_cli.instrument.borrow import Forward
 from varshift_cli.measurement.passes import Procedure
-from varshift_cli.records import Batch, Progress
-from varshift_cli.remedies.populations import Populations, Workload, gather_populations
+from varshift_cli.remedies.populations import Populations
 from varshift_cli.remedies.selection import Selection
 from varshift_cli.statistics import Population
 
@@ -32,35 +29,6 @@ class NewStatistics:
     populations: Mapping[str, Population]
     selection: Selection
     procedure: Procedure
-
-
-def clean_statistics(
-    model: nn.Module,
-    catalogue: BatchNormCatalogue,
-    batches: Sequence[Batch],
-    *,
-    frozen: Collection[str],
-    progress: Progress,
-    forward: Forward | None = None,
-    join: int = 1,
-) -> NewStatistics:
-    """Population statistics with dropout off, in one pass; the model is not changed.
-
-    Args:
-        model: On its device.
-        catalogue: Its BN.
-        batches: Calibration batches.
-        frozen: Names of BN not to be written.
-        progress: Told of the pass.
-        forward: A user's own way of calling the model.
-        join: How many consecutive batches may go through together.
-
-    Raises:
-        ForwardError: The model's forward raised.
-        FixDeclinedError: Statistics came out non-finite.
-    """
-    work = Workload(model, catalogue, batches, frozen, progress, forward, join)
-    return recalibrated(gather_populations(work, with_train=False))
 
 
 def recalibrated(found: Populations) -> NewStatistics:

@@ -25,7 +25,7 @@ from varshift_cli.report.json import (
 from varshift_cli.report.notebook import render_notebook
 from varshift_cli.report.plausible import refuse_nonsense
 from varshift_cli.report.screen import PLAIN, Style
-from varshift_cli.report.table import ORDERS, render_table
+from varshift_cli.report.table import render_table
 from varshift_cli.report.text import visible
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = [
     "FIX_FORMATS",
     "FORMATS",
-    "ORDERS",
     "PLAIN",
     "Format",
     "Style",

@@ -15,8 +15,6 @@ from varshift_cli.report.screen import PLAIN, Style, block, spaced, to_text, wra
 from varshift_cli.report.text import count, visible
 from varshift_cli.report.wording import is_without_train
 
-ORDERS = ("shift", "network")
-
 _HEADER_GAP = 3
 _APART = "  "  # between what names the data and what is said of them
 

@@ -65,15 +65,6 @@ class PickleStream(Protocol):
 Rebuilder = Callable[..., Any]
 Persistent = Callable[[Any], Any]
 
-
-class _Mark:
-    """Separates the stack's levels, as ``MARK`` does."""
-
-    __slots__ = ()
-
-
-_MARK = _Mark()
-
 _LITERALS = frozenset({
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "STRING", "BINSTRING",
     "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "UNICODE", "SHORT_BINUNICODE",
