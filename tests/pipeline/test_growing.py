@@ -7,7 +7,8 @@ import torch
 
 from tests.nets import Mlp
 from varshift_cli.gate import is_settled, judge
-from varshift_cli.pipeline import growing, scan_until
+from varshift_cli.pipeline import growing, scan_checkpoint, scan_until, scanning
+from varshift_cli.pipeline.studies import Study
 from varshift_cli.records import ScanRequest, Status
 
 SIZE = 1500
@@ -28,13 +29,13 @@ def request_for(tmp_path, monkeypatch):
 def looks(monkeypatch):
     """What scan_until asked for, look by look."""
     asked = []
-    whole = growing.scan_checkpoint
+    whole = growing.look_at
 
-    def look(request, progress):
+    def look(inputs, request, progress):
         asked.append(request.samples)
-        return whole(request, progress)
+        return whole(inputs, request, progress)
 
-    monkeypatch.setattr(growing, "scan_checkpoint", look)
+    monkeypatch.setattr(growing, "look_at", look)
     return asked
 
 
@@ -52,8 +53,7 @@ def test_one_look_where_it_is_clear(request_for, looks):
 
 def test_doubles_until_the_data_end(request_for, looks):
     """A threshold at the very shift is never decided: the samples double up to all there are."""
-    shift = growing.scan_checkpoint(replace(request_for, samples=SIZE), None)
-    looks.clear()
+    shift = scan_checkpoint(replace(request_for, samples=SIZE))
 
     report = scan_until(gate(max(each.shift for each in shift.layers)), request_for, 65_536)
 
@@ -72,7 +72,7 @@ def test_ends_with_the_budget(request_for, looks):
 
 def test_stops_as_soon_as_it_is_decided(request_for, looks):
     """A verdict that more samples settle is reached with no more than those."""
-    first = growing.scan_checkpoint(request_for, None)
+    first = scan_checkpoint(request_for)
     looks.clear()
     worst = max(first.layers, key=lambda each: each.shift)
     # Just outside the first interval: decided, but not beyond doubt while more can be drawn.
@@ -83,3 +83,27 @@ def test_stops_as_soon_as_it_is_decided(request_for, looks):
 
     assert 256 < report.calibration.samples < SIZE
     assert judge(report.layers, threshold).status in {Status.PASS, Status.FAIL}
+
+
+def test_causes_are_told_apart_once(request_for, looks, monkeypatch):
+    """Passes with single dropouts, and those over the training data, are made at the last look."""
+    studied, compared = [], []
+    run, stale = Study.run, scanning._stale_on_train_data
+    monkeypatch.setattr(
+        Study,
+        "run",
+        lambda self, *rest: (
+            studied.append(sum(each.size for each in self.batches)) or run(self, *rest)
+        ),
+    )
+    monkeypatch.setattr(
+        scanning,
+        "_stale_on_train_data",
+        lambda *given: compared.append(given[2].samples) or stale(*given),
+    )
+
+    report = scan_until(lambda _: False, replace(request_for, train_data="x.npy"), 1024)
+
+    assert looks == [256, 512, 1024]
+    assert (studied, compared) == ([1024], [1024])
+    assert report == scan_checkpoint(replace(request_for, train_data="x.npy", samples=1024))

@@ -16,7 +16,7 @@ from varshift_cli.pipeline.inputs import Inputs, load_calibration, open_inputs
 from varshift_cli.pipeline.measured import populations_of, verification_of
 from varshift_cli.pipeline.places import output_path
 from varshift_cli.pipeline.repair import TOLERANCE, Repair, carry_out, refuse_noise
-from varshift_cli.pipeline.scanning import measure_inputs
+from varshift_cli.pipeline.scanning import look_at
 from varshift_cli.pipeline.writing import (
     KINDS,
     Written,
@@ -74,7 +74,8 @@ def fix_checkpoint(request: FixRequest, progress: Progress | None = None) -> Fix
     progress = progress or SilentProgress()
     output = None if request.dry_run else output_path(request)
     inputs = open_inputs(request.scan)
-    measured, before = measure_inputs(inputs, request.scan, progress, diagnose=False)
+    look = look_at(inputs, request.scan, progress)
+    measured, before = look.measured, look.report(progress, diagnose=False)
     _refuse_missing(before, inputs)
     task = _Task(request, inputs, _evidence(request, inputs, measured, before, progress))
     earlier = _made_before(request, inputs)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from varshift_cli.pipeline.scanning import scan_checkpoint
-from varshift_cli.records import Progress, Report, ScanRequest
+from varshift_cli.pipeline.inputs import open_inputs
+from varshift_cli.pipeline.scanning import look_at
+from varshift_cli.records import Progress, Report, ScanRequest, SilentProgress
 
 
 def scan_until(
@@ -18,7 +19,8 @@ def scan_until(
     """Scan with ``request.samples``, then twice as many, and so on, until it is settled.
 
     The same seed draws nested samples, so that each look has all that the one before it had. The
-    measurement is made anew each time: together they cost at most twice the last one.
+    measurement is made anew each time: together they cost at most twice the last one. The passes
+    that only tell causes apart are made once, over the samples of the last look.
 
     Args:
         settled: Whether the gate has decided beyond doubt.
@@ -29,10 +31,13 @@ def scan_until(
     Raises:
         VarshiftError: Something is wrong with the user's files, options or model.
     """
+    progress = progress or SilentProgress()
     samples = min(request.samples, most)
     while True:
-        report = scan_checkpoint(replace(request, samples=samples), progress)
+        asked = replace(request, samples=samples)
+        look = look_at(open_inputs(asked), asked, progress)
+        report = look.report(progress, diagnose=False)
         # Fewer than asked for: the data hold no more.
         if settled(report) or report.calibration.samples < samples or samples >= most:
-            return report
+            return look.report(progress, diagnose=True)
         samples = min(2 * samples, most)

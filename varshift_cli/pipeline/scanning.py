@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,22 +30,51 @@ def scan_checkpoint(request: ScanRequest, progress: Progress | None = None) -> R
     Raises:
         VarshiftError: Something is wrong with the user's files, options or model.
     """
-    inputs = open_inputs(request)
-    return measure_inputs(inputs, request, progress or SilentProgress(), diagnose=True)[1]
+    progress = progress or SilentProgress()
+    return look_at(open_inputs(request), request, progress).report(progress, diagnose=True)
 
 
-def measure_inputs(
-    inputs: Inputs, request: ScanRequest, progress: Progress, *, diagnose: bool
-) -> tuple[Measurement, Report]:
-    """Measure what was opened.
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """What one draw of samples showed, before causes are told apart."""
 
-    Args:
-        inputs: What was opened.
-        request: How to measure it.
-        progress: Told of each stage.
-        diagnose: Also make the further passes that only tell causes apart: with single dropouts,
-            and over the data of training, as far as the request has them.
-    """
+    inputs: Inputs
+    request: ScanRequest
+    catalogue: BatchNormCatalogue
+    measured: Measurement
+
+    def report(self, progress: Progress, *, diagnose: bool) -> Report:
+        """The report on it.
+
+        Args:
+            progress: Told of each stage.
+            diagnose: Also make the further passes that only tell causes apart: with single
+                dropouts, and over the data of training, as far as the request has them.
+        """
+        inputs, request = self.inputs, self.request
+        subject = subject_of(inputs, request, self.catalogue)
+        study = None
+        if diagnose and request.train_data is not None:
+            stale = _stale_on_train_data(inputs, request.train_data, request, progress)
+            subject = replace(subject, stale_on_train_data=stale)
+        if diagnose and request.attribute:
+            study = Study(
+                inputs.model,
+                self.catalogue,
+                inputs.data.batches,
+                request.seed,
+                progress,
+                inputs.forward,
+                inputs.data.regroupable,
+            )
+        report = assemble(self.measured, subject, study)
+        if inputs.metric is None:
+            return report
+        return with_metric(report, self.measured, judge_of(request, inputs, inputs.data))
+
+
+def look_at(inputs: Inputs, request: ScanRequest, progress: Progress) -> Look:
+    """Measure what was opened."""
     check_batches(inputs.data.batches)
     catalogue = inputs.find_batch_norms()
     measured = measure(
@@ -59,25 +88,7 @@ def measure_inputs(
         train_batch_size=request.train_batch_size,
         memory=memory_budget(request.memory, inputs.device),
     )
-    subject = subject_of(inputs, request, catalogue)
-    study = None
-    if diagnose and request.train_data is not None:
-        stale = _stale_on_train_data(inputs, request.train_data, request, progress)
-        subject = replace(subject, stale_on_train_data=stale)
-    if diagnose and request.attribute:
-        study = Study(
-            inputs.model,
-            catalogue,
-            inputs.data.batches,
-            request.seed,
-            progress,
-            inputs.forward,
-            inputs.data.regroupable,
-        )
-    report = assemble(measured, subject, study)
-    if inputs.metric is None:
-        return measured, report
-    return measured, with_metric(report, measured, judge_of(request, inputs, inputs.data))
+    return Look(inputs, request, catalogue, measured)
 
 
 def _stale_on_train_data(
