@@ -11,7 +11,6 @@ imports no torch.
 
 from __future__ import annotations
 
-import random
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -226,6 +225,8 @@ def __getattr__(name: str) -> Any:
     room = _HOMES.get(name)
     if room is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import random  # here, as the command line starts faster without it
+
     state = random.getstate()
     try:  # libraries may draw while they are imported; the user's random numbers are their own
         if room == "varshift_cli.pipeline":
