@@ -110,6 +110,30 @@ def test_out_of_memory(run, pipeline):
     assert "--batch-size" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "called"),
+    [
+        (("scan", ""), "MODEL"),
+        (("fix", "", "--revert"), "MODEL"),
+        (("inspect", ""), "MODEL"),
+        (("lint", ""), "MODEL"),
+        (("diff", "a.pt", ""), "B"),
+        (("check", ""), "REPORT"),
+        (("explain", ""), "CODE"),
+        (("fix", "model.pt", "--output", ""), "--output"),
+        (("scan", "model.pt", "--train-data", ""), "--train-data"),
+        (("scan", "model.pt", "--report", "a.json", "--report", ""), "--report"),
+    ],
+)
+def test_empty_words(run, pipeline, arguments, called):
+    """An empty word is refused, and neither the current folder nor an option left out."""
+    ended = run(*arguments)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith(f"error: {called} is empty\n")
+    assert pipeline.requests == []
+
+
 @pytest.fixture
 def varshift(tmp_path):
     """Run varshift in a shell, as users do."""

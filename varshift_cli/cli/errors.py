@@ -11,7 +11,7 @@ import functools
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import ParamSpec, TypeVar
@@ -40,6 +40,7 @@ def guarded(command: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         with told():
+            _refuse_empty(kwargs)
             try:
                 return command(*args, **kwargs)
             except SystemExit as error:
@@ -49,6 +50,26 @@ def guarded(command: Callable[P, T]) -> Callable[P, T]:
                 ) from error
 
     return run
+
+
+_ARGUMENTS = {"model": "MODEL", "saved": "REPORT", "before": "A", "after": "B", "code": "CODE"}
+"""Parameters that are no options, as the help names them."""
+
+_MAY_BE_EMPTY = ("baseline",)
+"""Options of which an empty value means something."""
+
+
+def _refuse_empty(given: Mapping[str, object]) -> None:
+    """Refuse an empty word, which could be read as the current folder, or as "not given".
+
+    Raises:
+        UsageError: Names the argument or option.
+    """
+    for name, value in given.items():
+        values = value if isinstance(value, list) else [value]
+        if "" in values and name not in _MAY_BE_EMPTY:
+            called = _ARGUMENTS.get(name) or f"--{name.replace('_', '-')}"
+            raise UsageError(f"{called} is empty", hint="Is a variable of your script unset?")
 
 
 @contextmanager
