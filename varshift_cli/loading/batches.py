@@ -6,7 +6,7 @@ of ``forward`` by name. numpy arrays become tensors; nothing is copied, cast or 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +74,13 @@ def _cut(batch: Batch, size: int) -> Batch:
         cut(batch.labels),
         size,
     )
+
+
+def common_size(batches: Sequence[Batch]) -> int | None:
+    """The size that all batches share, a smaller last one aside."""
+    sizes = [batch.size for batch in batches]
+    same = len(set(sizes[:-1])) <= 1 and sizes[-1] <= sizes[0]
+    return sizes[0] if same else None
 
 
 def check_enough(samples: int, what: str) -> None:

@@ -22,6 +22,7 @@ from varshift_cli.loading.batches import (
     BatchAdapter,
     as_tensor,
     check_enough,
+    common_size,
     first_not_finite,
     is_array,
     limited,
@@ -43,7 +44,7 @@ class LoadedData:
     """``calib.npz  1,000 samples of x, labels y``."""
     samples: int
     batch_size: int | None
-    """``None`` where a loader's own batches differ in size."""
+    """``None`` where batches differ in size, a smaller last one aside."""
     notes: tuple[str, ...] = ()
     regroupable: bool = False
     """Whether batches were cut here, from arrays or a dataset: other cuts are then as good."""
@@ -212,7 +213,7 @@ def _from_object(
         batches,
         description,
         count,
-        _common_size(batches),
+        common_size(batches),
         tuple(adapter.notes),
         regroupable=_is_map_style(made) and not draw.whole,
     )
@@ -289,13 +290,6 @@ def _collate(items: list[Any], call: str) -> Any:
         ) from problem
 
 
-def _common_size(batches: Sequence[Batch]) -> int | None:
-    """The size that all batches share, a smaller last one aside."""
-    sizes = [batch.size for batch in batches]
-    same = len(set(sizes[:-1])) <= 1 and sizes[-1] <= sizes[0]
-    return sizes[0] if same else None
-
-
 def _from_arrays(arrays: Arrays, draw: Draw, model: object, adapter: BatchAdapter) -> LoadedData:
     where = adapter.what
     available = len(arrays.inputs)
@@ -321,9 +315,13 @@ def _from_arrays(arrays: Arrays, draw: Draw, model: object, adapter: BatchAdapte
     drawn = " drawn at random" if len(rows) < available else ""
     label = f", labels {arrays.label_name}" if arrays.label_name else ""
     description = f"{where}  {len(rows):,} samples of {arrays.input_name}{drawn}{label}"
-    size = min(draw.batch_size, len(rows))
     return LoadedData(
-        batches, description, len(rows), size, tuple(adapter.notes), regroupable=not draw.whole
+        batches,
+        description,
+        len(rows),
+        common_size(batches),
+        tuple(adapter.notes),
+        regroupable=not draw.whole,
     )
 
 

@@ -11,6 +11,7 @@ from varshift_cli.diagnosis import describe_buffers
 from varshift_cli.errors import FixDeclinedError
 from varshift_cli.instrument import find_batch_norms
 from varshift_cli.instrument.borrow import Forward, device_of
+from varshift_cli.loading.batches import common_size
 from varshift_cli.measurement import measure
 from varshift_cli.pipeline.assembly import Subject, assemble
 from varshift_cli.pipeline.drawing import draw_batches
@@ -93,7 +94,7 @@ def scan(
         batches=drawn,
         checkpoint=CheckpointRecord(arch=type(model).__name__),
         data=None,
-        batch_size=_common_size(drawn),
+        batch_size=common_size(drawn),
         seed=seed,
         device=device_of(model),
         dtype=dtype_of(model),
@@ -209,8 +210,3 @@ def _draw(
     model: nn.Module, batches: Iterable[Any], forward: UserForward | None
 ) -> tuple[tuple[Batch, ...], Forward | None]:
     return draw_batches(model, batches), forward
-
-
-def _common_size(batches: tuple[Batch, ...]) -> int | None:
-    sizes = {batch.size for batch in batches[:-1]} or {batch.size for batch in batches}
-    return sizes.pop() if len(sizes) == 1 else None
