@@ -9,7 +9,15 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.nets import ConvNet, Mlp, batches_of, captured_inputs, warmed_up
-from varshift_cli import DataError, FixDeclinedError, NothingToMeasureError, recalibrate, scan
+from varshift_cli import (
+    DataError,
+    FixDeclinedError,
+    NothingToMeasureError,
+    UsageError,
+    correct,
+    recalibrate,
+    scan,
+)
 
 
 @pytest.fixture
@@ -184,3 +192,53 @@ def test_never_updated_buffers_are_an_error_and_broken_ones_too() -> None:
     assert shifts["body.1"] is not None
     assert shifts["body.5"] is None
     assert "layers.1.shift" in report.unknown
+
+
+@pytest.mark.parametrize("function", [scan, recalibrate, correct])
+@pytest.mark.parametrize(
+    ("batches", "found", "advice"),
+    [
+        (None, "batches is None;", "a tuple (input, label)"),
+        (3, "batches is 3;", "a tuple (input, label)"),
+        ("gone.npz", "batches is 'gone.npz';", "varshift scan MODEL --data gone.npz"),
+        ({"x": torch.zeros(4, 3)}, "batches is a dict;", "[batch]"),
+        (TensorDataset(torch.zeros(4, 3)), "batches is a TensorDataset;", "DataLoader(dataset"),
+        (Mlp().forward, "batches is a method;", "Call it"),
+        (DataLoader, "batches is the class DataLoader;", "Call it"),
+    ],
+)
+def test_what_are_no_batches(function, batches, found, advice) -> None:
+    """Data of a wrong type are refused with what they are and what to pass, by every function."""
+    with pytest.raises(UsageError) as caught:
+        function(Mlp(), batches)
+
+    assert caught.value.message.startswith(f"{found} expected a DataLoader")
+    assert advice in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("function", [scan, recalibrate, correct])
+@pytest.mark.parametrize(
+    ("model", "found", "advice"),
+    [
+        ("model.pt", "'model.pt'", "varshift scan model.pt"),
+        (Mlp().state_dict(), "an OrderedDict", "load_state_dict"),
+        (Mlp, "the class Mlp", "model = Mlp(...)"),
+        (None, "None", "the network itself"),
+    ],
+)
+def test_what_is_no_model(function, model, found, advice) -> None:
+    """So is a model that is none."""
+    with pytest.raises(UsageError) as caught:
+        function(model, torch.zeros(4, 12))
+
+    assert caught.value.message == f"model is {found}, not a torch.nn.Module"
+    assert advice in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("forward", "f"), ("noise", "Mlp"), ("noise", Mlp), ("noise", ["Mlp"])]
+)
+def test_options_of_a_wrong_type(option, value) -> None:
+    """A forward that cannot be called, or noise that names no types, is refused by its name."""
+    with pytest.raises(UsageError, match=f"^{option} is "):
+        scan(Mlp(), torch.zeros(4, 12), **{option: value})

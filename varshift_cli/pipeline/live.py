@@ -8,13 +8,13 @@ from typing import Any
 from torch import nn
 
 from varshift_cli.diagnosis import describe_buffers
-from varshift_cli.errors import FixDeclinedError
+from varshift_cli.errors import FixDeclinedError, UsageError
 from varshift_cli.instrument import find_batch_norms
 from varshift_cli.instrument.borrow import Forward, device_of
 from varshift_cli.loading.batches import common_size
 from varshift_cli.measurement import measure
 from varshift_cli.pipeline.assembly import Subject, assemble
-from varshift_cli.pipeline.drawing import draw_batches
+from varshift_cli.pipeline.drawing import check_model, draw_batches
 from varshift_cli.pipeline.inputs import refuse_unknown_noise
 from varshift_cli.pipeline.measured import populations_of, verification_of
 from varshift_cli.pipeline.repair import carry_out, nothing_done, refuse_noise, repair_in_memory
@@ -71,12 +71,12 @@ def scan(
         over groups of samples.
 
     Raises:
+        UsageError: ``model`` is no module, or ``batches`` nothing that yields batches.
         DataError: Fewer than two samples, or non-finite input.
         NothingToMeasureError: No BatchNorm layer with running statistics was reached.
         ForwardError: The model's forward raised.
     """
-    drawn, call = _draw(model, batches, forward)
-    refuse_unknown_noise(model, noise)
+    drawn, call = _draw(model, batches, forward, noise)
     catalogue = find_batch_norms(model, noise)
     progress = progress or SilentProgress()
     measured = measure(
@@ -134,13 +134,13 @@ def recalibrate(
         left alone, with the reason.
 
     Raises:
+        UsageError: ``model`` is no module, or ``batches`` nothing that yields batches.
         DataError: Fewer than two samples, or non-finite input.
         NothingToMeasureError: No layer could be written.
         ForwardError: The model's forward raised.
         FixDeclinedError: Non-finite statistics, or dropout that ignores eval().
     """
-    drawn, call = _draw(model, batches, forward)
-    refuse_unknown_noise(model, noise)
+    drawn, call = _draw(model, batches, forward, noise)
     catalogue = find_batch_norms(model, noise)
     frozen = frozenset() if include_frozen else frozen_layers(model, catalogue)
     return repair_in_memory(
@@ -180,14 +180,14 @@ def correct(
         pass; no layer in a model without dropout.
 
     Raises:
+        UsageError: ``model`` is no module, or ``batches`` nothing that yields batches.
         DataError: Fewer than two samples, or non-finite input.
         NothingToMeasureError: No BatchNorm layer with running statistics was reached.
         ForwardError: The model's forward raised.
         FixDeclinedError: The buffers describe the model with dropout off already (applied twice,
             correction does harm), they are not finite, or dropout ignores eval().
     """
-    drawn, call = _draw(model, batches, forward)
-    refuse_unknown_noise(model, noise)
+    drawn, call = _draw(model, batches, forward, noise)
     catalogue = find_batch_norms(model, noise)
     progress = progress or SilentProgress()
     measured = measure(model, catalogue, drawn, seed=seed, progress=progress, forward=call)
@@ -207,6 +207,18 @@ def correct(
 
 
 def _draw(
-    model: nn.Module, batches: Iterable[Any], forward: UserForward | None
+    model: nn.Module, batches: Iterable[Any], forward: UserForward | None, noise: Sequence[type]
 ) -> tuple[tuple[Batch, ...], Forward | None]:
+    """What is to be measured, once the arguments are found to be what they should be."""
+    check_model(model)
+    if forward is not None and not callable(forward):
+        raise UsageError(
+            f"forward is a {type(forward).__name__}, not a function",
+            hint="It is called as forward(model, batch), and returns the outputs.",
+        )
+    if isinstance(noise, str | type) or not all(isinstance(each, type) for each in noise):
+        raise UsageError(
+            "noise is not a sequence of module types", hint="For example noise=[DropPath]."
+        )
+    refuse_unknown_noise(model, noise)
     return draw_batches(model, batches), forward
