@@ -286,8 +286,56 @@ def test_models_without_anything_to_measure() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x * 2
 
-    with pytest.raises(NothingToMeasureError, match="no batch reached"):
+    with pytest.raises(NothingToMeasureError, match="no batch reached 'bn'"):
         run(Unreached(), x)
+
+
+class Switching(nn.Module):
+    """Puts itself, or parts of itself, in train mode at every forward."""
+
+    def __init__(self, *parts: str) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+        self.body = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3))
+        self.parts = parts
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self.parts:
+            self.get_submodule(part).train()
+        out: Tensor = self.body(self.drop(x))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("parts", "what"),
+    [
+        (("",), "the model"),
+        (("body", "drop"), "'body', 'drop'"),
+    ],
+)
+def test_a_forward_that_switches_to_train(parts: tuple[str, ...], what: str) -> None:
+    """Where eval() has no effect it is said who put what in train, and the model is given back."""
+    model = Switching(*parts).eval()
+
+    with pytest.raises(NothingToMeasureError) as caught:
+        run(model, batches_of(torch.randn(8, 3), 4))
+
+    assert caught.value.message == (
+        f"the model's own forward puts {what} in train mode: even in eval() the buffers of the 2 "
+        "BatchNorm layers (body.0, body.1) are not used"
+    )
+    assert not any(module.training for module in model.modules())
+
+
+def test_functional_batch_norm_always_in_training() -> None:
+    """So it is said of a functional call that asks for the batch's statistics."""
+
+    class Functional(nn.BatchNorm1d):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.batch_norm(x, self.running_mean, self.running_var, training=True)
+
+    with pytest.raises(NothingToMeasureError, match="but the statistics of each batch"):
+        run(nn.Sequential(Functional(3)), batches_of(torch.randn(8, 3), 4))
 
 
 class Standardised(nn.Module):

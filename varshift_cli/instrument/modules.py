@@ -98,6 +98,15 @@ class ModuleStack:
             handle.remove()
         self._standing_in = []
 
+    def left_in_train(self) -> list[str]:
+        """Paths of the outermost modules that a forward put in train mode; "" is the model."""
+        switched = {path for path, module in self._modules.items() if module.training}
+        return [
+            path
+            for path in sorted(switched)
+            if not any(parent in switched for parent in _parents(path))
+        ]
+
     @property
     def by_hooks(self) -> bool:
         """Whether BN and dropout are seen by hooks rather than as ops."""
@@ -205,6 +214,13 @@ class ModuleStack:
             return listener.leave_lookalike(name, module, args[0] if args else None, output)
 
         return leave
+
+
+def _parents(path: str) -> Iterator[str]:
+    """``a.b``, ``a`` and the model itself for ``a.b.c``."""
+    while path:
+        path = path.rpartition(".")[0]
+        yield path
 
 
 def _is_torchs(module: nn.Module) -> bool:

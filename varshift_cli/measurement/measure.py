@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,6 +34,8 @@ from varshift_cli.measurement.small_batches import (
     batches_of_training,
 )
 from varshift_cli.records import Batch, Progress
+
+_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -280,7 +282,8 @@ class _Measuring:
                     )
                 )
         if not layers:
-            raise nothing_to_measure(self._catalogue)
+            switched = self._instrumented.stack.left_in_train()
+            raise nothing_to_measure(self._catalogue, deployed.batch_statistics, switched)
         return tuple(layers)
 
     def _unreached(self, deployed: EvalRegime) -> tuple[str, ...]:
@@ -314,12 +317,23 @@ class _stage:  # noqa: N801 - used as a context manager, like a function
         self._progress.finish()
 
 
-def nothing_to_measure(catalogue: BatchNormCatalogue) -> NothingToMeasureError:
-    """Why none of a model's BN can be measured."""
+def nothing_to_measure(
+    catalogue: BatchNormCatalogue,
+    by_batch: Collection[str] = (),
+    switched: Sequence[str] = (),
+) -> NothingToMeasureError:
+    """Why none of a model's BN can be measured.
+
+    Args:
+        catalogue: Its BN.
+        by_batch: BN that normalise by the batch even in eval().
+        switched: The outermost modules that the forward itself put in train mode.
+    """
+    if by_batch:
+        return _all_by_batch(sorted(by_batch), switched)
     if catalogue.sites:
-        some = ", ".join(list(catalogue.sites)[:3])
         return NothingToMeasureError(
-            f"no batch reached any of the {len(catalogue.sites)} BatchNorm layers ({some}, ...)",
+            f"no batch reached {_named(list(catalogue.sites))}",
             hint="Check that the data take the path through them, or give --forward.",
         )
     if catalogue.untracked:
@@ -331,6 +345,27 @@ def nothing_to_measure(catalogue: BatchNormCatalogue) -> NothingToMeasureError:
         "the model has no BatchNorm layer with running statistics",
         hint="varshift measures BatchNorm only; LayerNorm and GroupNorm have no variance shift.",
     )
+
+
+def _all_by_batch(by_batch: Sequence[str], switched: Sequence[str]) -> NothingToMeasureError:
+    unused = f"even in eval() the buffers of {_named(by_batch)} are not used"
+    if not switched:
+        return NothingToMeasureError(
+            f"nothing to measure: {unused}, but the statistics of each batch",
+            hint="Pass training=self.training to functional batch_norm, and scan again.",
+        )
+    more = f" and {len(switched) - _NAMED} more modules" if len(switched) > _NAMED else ""
+    what = ", ".join(f"'{each}'" for each in switched[:_NAMED] if each) + more or "the model"
+    return NothingToMeasureError(
+        f"the model's own forward puts {what} in train mode: {unused}",
+        hint="Take the call of train() out of forward: as it stands, eval() has no effect.",
+    )
+
+
+def _named(names: Sequence[str]) -> str:
+    """``the 12 BatchNorm layers (bn1, bn2, bn3, ...)``."""
+    some = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    return f"the {len(names)} BatchNorm layers ({some})" if len(names) > 1 else f"'{some}'"
 
 
 def check_batches(batches: Sequence[Batch]) -> int:

@@ -50,8 +50,6 @@ def inspect_checkpoint(request: ScanRequest, progress: Progress | None = None) -
     check_batches(inputs.data.batches)
     catalogue = inputs.find_batch_norms()
     wiring, deployed = _look(inputs, catalogue, progress)
-    if not deployed.gathered.moments:
-        raise nothing_to_measure(catalogue)
     return _inspection(inputs, catalogue, wiring, deployed)
 
 
@@ -69,6 +67,9 @@ def _look(
                 wiring = trace_wiring(instrumented, batches[0])
             except Exception as error:
                 raise ForwardRaised(0) from error
+            if not deployed.gathered.moments:
+                switched = instrumented.stack.left_in_train()
+                raise nothing_to_measure(catalogue, deployed.batch_statistics, switched)
     except ForwardRaised as raised:
         cause = raised.__cause__ or raised
         raise forward_error(inputs.model, cause, raised.batch, batches[raised.batch]) from cause
