@@ -6,7 +6,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from varshift_cli.diagnosis.evidence import REAL
-from varshift_cli.diagnosis.observations import Observations, counted, geometric, loudness
+from varshift_cli.diagnosis.observations import (
+    Observations,
+    counted,
+    geometric,
+    loudness,
+    spanned,
+)
 from varshift_cli.measurement import LayerMoments
 from varshift_cli.records import Case, Describe, Finding, FindingLevel, Interval, LayerRecord
 from varshift_cli.statistics import live_channels
@@ -72,13 +78,12 @@ def _mean_moved(
 
 def _finding(code: str, moved: Sequence[LayerRecord], seen: Observations) -> Finding:
     names = list(dict.fromkeys(link.name for layer in moved for link in layer.dropouts))
-    factor = geometric(layer.factors.dropout for layer in moved)
+    factors = [layer.factors.dropout or 1.0 for layer in moved]
     repaired = seen.buffers.describe is Describe.CLEAN
-    direction = "falls" if factor < 1.0 else "rises"
     effect = (
         "the buffers already allow for it"
         if repaired
-        else f"variance {direction} to about {factor:.2f} of it in eval()"
+        else f"with it off, as in eval(), variance is {spanned(factors)} of that in training"
     )
     return Finding(
         code,
@@ -86,9 +91,9 @@ def _finding(code: str, moved: Sequence[LayerRecord], seen: Observations) -> Fin
         tuple(layer.name for layer in moved),
         f"{_TITLES[code]}, {counted(moved)}: {effect}",
         {
-            "dropout": factor,
-            "lowest": min(layer.factors.dropout or 1.0 for layer in moved),
-            "highest": max(layer.factors.dropout or 1.0 for layer in moved),
+            "dropout": geometric(factors),
+            "lowest": min(factors),
+            "highest": max(factors),
             "dropouts": names,
             "strength": _strength(moved, "dropout"),
         },

@@ -23,6 +23,11 @@ from varshift_cli.records import (
 )
 from varshift_cli.statistics import GroupMoments
 
+_ALIKE = 1.1
+"""Highest over lowest factor up to which one figure stands for all layers."""
+_WHOLE = 100.0
+"""From here on decimals tell nothing."""
+
 
 class Trials(Protocol):
     """Extra passes that rules may ask for; each costs about as much as the train pass."""
@@ -117,6 +122,18 @@ def geometric(values: Iterable[float | None]) -> float:
     """Geometric mean of those that are known; 1 without any."""
     logs = [math.log(value) for value in values if value]
     return math.exp(sum(logs) / len(logs)) if logs else 1.0
+
+
+def spanned(factors: Sequence[float]) -> str:
+    """``0.38 to 0.52``: what layers have, from the lowest to the highest; one where they agree."""
+    low, high = min(factors), max(factors)
+    if high < _ALIKE * low:
+        return f"about {_shown(geometric(factors))}"
+    return f"{_shown(low)} to {_shown(high)}"
+
+
+def _shown(factor: float) -> str:
+    return f"{factor:,.0f}" if factor >= _WHOLE else f"{factor:.2f}"
 
 
 def counted(items: Sequence[object]) -> str:

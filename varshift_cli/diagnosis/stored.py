@@ -7,7 +7,13 @@ import statistics
 from collections.abc import Sequence
 
 from varshift_cli.diagnosis.evidence import Evidence
-from varshift_cli.diagnosis.observations import Observations, Question, counted, finding
+from varshift_cli.diagnosis.observations import (
+    Observations,
+    Question,
+    counted,
+    finding,
+    spanned,
+)
 from varshift_cli.records import Finding, FindingLevel
 
 _FLIPPED = 0.5
@@ -170,16 +176,13 @@ def stale(asked: Question) -> Finding | None:
     off = asked.off
     if not off:
         return None
-    factor = math.exp(sum(each.signed for each in off) / len(off))
+    factors = [math.exp(each.signed) for each in off]
     return finding(
         "VS210",
         off,
         f"the running statistics of {counted(off)} do not describe this data: a fresh pass with "
-        f"dropout on gives {factor:.2f} of their variance",
-        {
-            "lowest": min(math.exp(each.signed) for each in off),
-            "highest": max(math.exp(each.signed) for each in off),
-        },
+        f"dropout on gives {spanned(factors)} of their variance",
+        {"lowest": min(factors), "highest": max(factors)},
         (
             OTHER_DATA,
             "weights changed after the last update (EMA, SWA, merging)",
