@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -11,10 +13,25 @@ from torch.utils._pytree import tree_leaves
 
 from varshift_cli.errors import ForwardError, VarshiftError, is_out_of_memory
 from varshift_cli.instrument.interception import is_library, shown_path
+from varshift_cli.instrument.lockstep import ForwardRaised
 from varshift_cli.records import Batch
 
 
-def forward_error(model: nn.Module, error: BaseException, index: int, batch: Batch) -> Exception:
+@contextmanager
+def told_forward_errors(model: nn.Module, batches: Sequence[Batch]) -> Iterator[None]:
+    """Passes over batches whose errors say in which layer and on which batch.
+
+    Raises:
+        ForwardError: The model's forward raised.
+    """
+    try:
+        yield
+    except ForwardRaised as raised:
+        batch = batches[raised.batch]
+        raise _told(model, raised.error, raised.batch, batch) from raised.error
+
+
+def _told(model: nn.Module, error: BaseException, index: int, batch: Batch) -> Exception:
     """Describe what the forward raised; an error of varshift's own is passed on as it is."""
     if isinstance(error, VarshiftError):
         return error

@@ -79,6 +79,11 @@ class ForwardRaised(Exception):  # noqa: N818 - carries the model's own error an
         super().__init__(batch)
         self.batch = batch
 
+    @property
+    def error(self) -> BaseException:
+        """What the model raised."""
+        return self.__cause__ or self
+
 
 def run_lockstep(
     instrumented: Instrumented,

@@ -19,10 +19,10 @@ from varshift_cli.instrument.interception import NoiseCall
 from varshift_cli.measurement.comparison import Comparing, Comparison, Subject, log_mean
 from varshift_cli.measurement.few import few_samples
 from varshift_cli.measurement.layers import LayerMoments
-from varshift_cli.measurement.passes import run_population
+from varshift_cli.measurement.passes import forget, run_population
 from varshift_cli.measurement.regimes import PopulationRegime, Switch, all_off, all_on
 from varshift_cli.measurement.samples import Samples
-from varshift_cli.records import Batch, Progress
+from varshift_cli.records import Batch, Progress, stage
 from varshift_cli.statistics import (
     GroupMoments,
 )
@@ -151,16 +151,13 @@ class _Rounds:
             + (f", up to {rounds} times until settled" if rounds > 1 else "")
             + " (--no-attribute leaves it out)"
         )
-        self._progress.start("attribution", passes * rounds)
-        try:
+        with stage(self._progress, "attribution", passes * rounds):
             used = 0
             for _ in range(rounds):
                 count = self._round(used, size)
                 used += count
                 if count == 0 or self._is_settled():
                     break
-        finally:
-            self._progress.finish()
         return self._merged()
 
     def _round(self, skip: int, size: int) -> int:
@@ -200,7 +197,7 @@ class _Rounds:
         self, batches: Sequence[Batch], samples: Samples, switch: Switch
     ) -> Mapping[BatchNormKey, GroupMoments]:
         regime = PopulationRegime(samples, noise_on=switch, seed=self._subject.seed)
-        run_population(self._subject.instrumented, batches, regime, _ignore)
+        run_population(self._subject.instrumented, batches, regime, forget)
         self._progress.advance()
         return regime.gathered.moments
 
@@ -250,7 +247,3 @@ def _all_but(noise: NoiseKey) -> Switch:
         return None if call.key == noise else call
 
     return switch
-
-
-def _ignore(_index: int, _output: object) -> None:
-    """Outputs of these passes are of no use."""

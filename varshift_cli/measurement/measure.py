@@ -19,7 +19,7 @@ from varshift_cli.instrument import (
     trace_wiring,
 )
 from varshift_cli.instrument.borrow import Forward, device_of
-from varshift_cli.instrument.failures import forward_error
+from varshift_cli.instrument.failures import told_forward_errors
 from varshift_cli.instrument.lockstep import ForwardRaised
 from varshift_cli.instrument.probing import Probe, probe
 from varshift_cli.measurement.layers import LayerMoments
@@ -33,7 +33,7 @@ from varshift_cli.measurement.small_batches import (
     BatchVariances,
     batches_of_training,
 )
-from varshift_cli.records import Batch, Progress
+from varshift_cli.records import Batch, Progress, stage
 
 _NAMED = 3
 
@@ -101,21 +101,20 @@ def measure(
     training = None
     if train_batch_size is not None:
         training = batches_of_training(batches, samples, train_batch_size)
-    with borrowed(model, catalogue, forward) as instrumented:
-        try:
-            return _Measuring(
-                instrumented,
-                catalogue,
-                batches,
-                samples,
-                seed,
-                progress,
-                regroup=regroup,
-                memory=memory,
-            ).run(training)
-        except ForwardRaised as raised:
-            cause = raised.__cause__ or raised
-            raise forward_error(model, cause, raised.batch, batches[raised.batch]) from cause
+    with (
+        told_forward_errors(model, batches),
+        borrowed(model, catalogue, forward) as instrumented,
+    ):
+        return _Measuring(
+            instrumented,
+            catalogue,
+            batches,
+            samples,
+            seed,
+            progress,
+            regroup=regroup,
+            memory=memory,
+        ).run(training)
 
 
 class _Measuring:
@@ -205,7 +204,7 @@ class _Measuring:
     def _deployed(self, joined: tuple[Sequence[Batch], Samples]) -> EvalRegime:
         batches, samples = joined
         regime = EvalRegime(samples, seed=self._seed)
-        with _stage(self._progress, "eval pass", len(batches)) as tell:
+        with stage(self._progress, "eval pass", len(batches)) as tell:
             run_eval(self._instrumented, batches, regime, self._keep("eval", tell))
         return regime
 
@@ -216,13 +215,13 @@ class _Measuring:
             return {}
         batches, samples = training
         regime = BatchRegime(samples, seed=self._seed)
-        with _stage(self._progress, "pass at the batch size of training", len(batches)) as tell:
+        with stage(self._progress, "pass at the batch size of training", len(batches)) as tell:
             run_eval(self._instrumented, batches, regime, lambda _index, _output: tell())
         return regime.gathered()
 
     def _population(
         self,
-        stage: str,
+        title: str,
         name: str,
         joined: tuple[Sequence[Batch], Samples],
         *,
@@ -233,7 +232,7 @@ class _Measuring:
         kept = [name for name, site in self._catalogue.sites.items() if site.frozen]
         regime = PopulationRegime(samples, noise_on=noise_on, seed=self._seed, kept=kept)
         # Forwards end all at once in lockstep; what tells of its progress is each BN call.
-        with _stage(self._progress, stage, len(batches) * len(self._catalogue.sites)):
+        with stage(self._progress, title, len(batches) * len(self._catalogue.sites)):
             regime.on_settled = self._progress.advance
             procedure = run_population(
                 self._instrumented,
@@ -300,21 +299,6 @@ class _Measuring:
 
 def _say_nothing() -> None:
     """The stage is told of otherwise."""
-
-
-class _stage:  # noqa: N801 - used as a context manager, like a function
-    """A stage of the progress that ends by success or by error."""
-
-    def __init__(self, progress: Progress, name: str, total: int) -> None:
-        self._progress = progress
-        self._name, self._total = name, total
-
-    def __enter__(self) -> Callable[[], None]:
-        self._progress.start(self._name, self._total)
-        return self._progress.advance
-
-    def __exit__(self, *exc: object) -> None:
-        self._progress.finish()
 
 
 def nothing_to_measure(

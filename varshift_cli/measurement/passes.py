@@ -34,6 +34,10 @@ class Procedure:
         return "lockstep" if self.diverged_at is None else "layer by layer"
 
 
+def forget(_index: int, _output: object) -> None:
+    """Keep nothing: where the outputs of a pass are of no use."""
+
+
 def run_eval(
     instrumented: Instrumented,
     batches: Sequence[Batch],

@@ -15,7 +15,7 @@ from varshift_cli.instrument import (
     display_names,
     trace_wiring,
 )
-from varshift_cli.instrument.failures import forward_error
+from varshift_cli.instrument.failures import told_forward_errors
 from varshift_cli.instrument.lockstep import ForwardRaised
 from varshift_cli.measurement import check_batches, nothing_to_measure
 from varshift_cli.measurement.passes import run_eval
@@ -30,6 +30,7 @@ from varshift_cli.records import (
     ScanRequest,
     SilentProgress,
     Skipped,
+    stage,
 )
 from varshift_cli.remedies.selection import frozen_layers, select_layers
 
@@ -59,22 +60,19 @@ def _look(
     """One forward for the wiring, and one per batch to see what deployment uses."""
     batches = inputs.data.batches
     deployed = EvalRegime(Samples.anonymous(len(batches)), seed=0, grouped=False)
-    progress.start("looking at the model", len(batches) + 1)
-    try:
-        with borrowed(inputs.model, catalogue, inputs.forward) as instrumented:
-            run_eval(instrumented, batches, deployed, lambda _index, _output: progress.advance())
-            try:
-                wiring = trace_wiring(instrumented, batches[0])
-            except Exception as error:
-                raise ForwardRaised(0) from error
-            if not deployed.gathered.moments:
-                switched = instrumented.stack.left_in_train()
-                raise nothing_to_measure(catalogue, deployed.batch_statistics, switched)
-    except ForwardRaised as raised:
-        cause = raised.__cause__ or raised
-        raise forward_error(inputs.model, cause, raised.batch, batches[raised.batch]) from cause
-    finally:
-        progress.finish()
+    with (
+        stage(progress, "looking at the model", len(batches) + 1) as tell,
+        told_forward_errors(inputs.model, batches),
+        borrowed(inputs.model, catalogue, inputs.forward) as instrumented,
+    ):
+        run_eval(instrumented, batches, deployed, lambda _index, _output: tell())
+        try:
+            wiring = trace_wiring(instrumented, batches[0])
+        except Exception as error:
+            raise ForwardRaised(0) from error
+        if not deployed.gathered.moments:
+            switched = instrumented.stack.left_in_train()
+            raise nothing_to_measure(catalogue, deployed.batch_statistics, switched)
     return wiring, deployed
 
 

@@ -35,6 +35,7 @@ from varshift_cli.records import (
     Level,
     Prediction,
     Progress,
+    stage,
 )
 from varshift_cli.remedies.selection import frozen_layers
 from varshift_cli.remedies.trials import Bench, Trials, passes, try_remedies
@@ -117,10 +118,12 @@ class Study:
         self.progress.remark(
             f"remedies: up to {most} passes over {count:,} samples (--no-attribute leaves them out)"
         )
-        self.progress.start("trying remedies", most)
         frozen = frozen_layers(self.model, self.catalogue)
         try:
-            with borrowed(self.model, self.catalogue, self.forward) as instrumented:
+            with (
+                stage(self.progress, "trying remedies", most) as tell,
+                borrowed(self.model, self.catalogue, self.forward) as instrumented,
+            ):
                 bench = Bench(
                     instrumented,
                     self.catalogue,
@@ -132,21 +135,18 @@ class Study:
                     self.seed,
                     measured.wiring.reached(),
                     frozen,
-                    self.progress.advance,
+                    tell,
                 )
                 return try_remedies(bench, blamed, correctable=correctable)
         except ForwardRaised as raised:
             self.progress.remark(f"remedies: not tried, as a pass failed: {_said(raised)}")
             return None
-        finally:
-            self.progress.finish()
 
 
 def _said(raised: ForwardRaised) -> str:
     """The first line of what the model's forward raised."""
-    cause = raised.__cause__ or raised
-    first = (str(cause).strip().splitlines() or [""])[0]
-    return f"{type(cause).__name__}: {first}"
+    first = (str(raised.error).strip().splitlines() or [""])[0]
+    return f"{type(raised.error).__name__}: {first}"
 
 
 def with_attribution(

@@ -33,7 +33,7 @@ from varshift_cli.records.layers import (
 from varshift_cli.records.levels import LEVEL_BOUNDS, Case, Describe, FindingLevel, Level, Status
 from varshift_cli.records.paths import dotted
 from varshift_cli.records.policy import LayerRule, Policy, Suppression
-from varshift_cli.records.progress import Progress, SilentProgress
+from varshift_cli.records.progress import Progress, SilentProgress, stage
 from varshift_cli.records.report import (
     SCHEMA_VERSION,
     BuffersRecord,
@@ -133,6 +133,7 @@ __all__ = [
     "files_read",
     "layer_verdicts",
     "outcome_of",
+    "stage",
     "worst_layer",
 ]
 

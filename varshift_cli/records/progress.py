@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -35,3 +37,13 @@ class SilentProgress:
 
     def remark(self, text: str) -> None:
         """Ignore."""
+
+
+@contextmanager
+def stage(progress: Progress, name: str, total: int) -> Iterator[Callable[[], None]]:
+    """A stage of ``total`` steps, over by success or by error; what it gives tells of one step."""
+    progress.start(name, total)
+    try:
+        yield progress.advance
+    finally:
+        progress.finish()

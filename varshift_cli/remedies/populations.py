@@ -15,13 +15,12 @@ from torch import nn
 
 from varshift_cli.instrument import BatchNormCatalogue, borrowed, trace_wiring
 from varshift_cli.instrument.borrow import Forward, device_of
-from varshift_cli.instrument.failures import forward_error
-from varshift_cli.instrument.lockstep import ForwardRaised
-from varshift_cli.measurement.passes import Procedure, run_population
+from varshift_cli.instrument.failures import told_forward_errors
+from varshift_cli.measurement.passes import Procedure, forget, run_population
 from varshift_cli.measurement.regimes import PopulationRegime
 from varshift_cli.measurement.regroup import join_batches
 from varshift_cli.measurement.samples import Samples, few_of, identify
-from varshift_cli.records import Batch, Progress
+from varshift_cli.records import Batch, Progress, stage
 from varshift_cli.remedies.selection import Selection, select_layers
 from varshift_cli.statistics import Population
 
@@ -136,22 +135,14 @@ def _pooled(regime: PopulationRegime, selection: Selection) -> dict[str, Populat
     }
 
 
-def _run(work: Workload, regime: PopulationRegime, stage: str) -> Procedure:
-    work.progress.start(stage, len(work.batches) * len(work.catalogue.sites))
+def _run(work: Workload, regime: PopulationRegime, name: str) -> Procedure:
     regime.on_settled = work.progress.advance
-    try:
-        with borrowed(work.model, work.catalogue, work.forward) as instrumented:
-            return run_population(instrumented, work.batches, regime, _forget, memory=work.memory)
-    except ForwardRaised as raised:
-        cause = raised.__cause__ or raised
-        batch = work.batches[raised.batch]
-        raise forward_error(work.model, cause, raised.batch, batch) from cause
-    finally:
-        work.progress.finish()
-
-
-def _forget(_index: int, _output: object) -> None:
-    """Outputs are of no use here."""
+    with (
+        stage(work.progress, name, len(work.batches) * len(work.catalogue.sites)),
+        told_forward_errors(work.model, work.batches),
+        borrowed(work.model, work.catalogue, work.forward) as instrumented,
+    ):
+        return run_population(instrumented, work.batches, regime, forget, memory=work.memory)
 
 
 def _reached(work: Workload) -> frozenset[str]:

@@ -20,7 +20,7 @@ from varshift_cli.errors import FixDeclinedError
 from varshift_cli.instrument import BatchNormCatalogue, BatchNormKey, Instrumented
 from varshift_cli.instrument.calls import BatchNormCall, DropoutCall, NoiseCall
 from varshift_cli.instrument.noise import DROPOUT, GAUSSIAN_DROPOUT, UOUT
-from varshift_cli.measurement.passes import run_eval, run_population
+from varshift_cli.measurement.passes import forget, run_eval, run_population
 from varshift_cli.measurement.regimes import (
     EvalRegime,
     PopulationRegime,
@@ -215,7 +215,7 @@ class _Trying:
     def _population(self, switch: Switch) -> PopulationRegime:
         bench = self._bench
         regime = PopulationRegime(bench.samples, noise_on=switch, seed=bench.seed)
-        self._procedure = run_population(bench.instrumented, bench.batches, regime, _ignore)
+        self._procedure = run_population(bench.instrumented, bench.batches, regime, forget)
         bench.tell()
         return regime
 
@@ -228,7 +228,7 @@ class _Trying:
         """The shift of every layer in eval(), with these statistics in the buffers."""
         bench = self._bench
         regime = _Deployed(samples or bench.samples, bench.seed, statistics)
-        run_eval(bench.instrumented, batches or bench.batches, regime, _ignore)
+        run_eval(bench.instrumented, batches or bench.batches, regime, forget)
         bench.tell()
         shifts = [
             shift
@@ -315,7 +315,3 @@ def _by_element(call: DropoutCall) -> DropoutCall:
 
 def _scaled(fraction: float) -> Callable[[DropoutCall], DropoutCall]:
     return lambda call: replace(call, p=(call.p or 0.0) * fraction)
-
-
-def _ignore(_index: int, _output: object) -> None:
-    """Outputs of these passes are of no use."""

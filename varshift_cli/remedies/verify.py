@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from varshift_cli.instrument import BatchNormCatalogue, borrowed
 from varshift_cli.instrument.borrow import Forward
-from varshift_cli.instrument.failures import forward_error
-from varshift_cli.instrument.lockstep import ForwardRaised
+from varshift_cli.instrument.failures import told_forward_errors
 from varshift_cli.measurement.outputs import Outputs
 from varshift_cli.measurement.passes import run_eval
 from varshift_cli.measurement.regimes import EvalRegime
 from varshift_cli.measurement.samples import Samples
-from varshift_cli.records import Batch, Progress
+from varshift_cli.records import Batch, Progress, stage
 from varshift_cli.statistics import live_channels, log_ratio
 
 
@@ -64,15 +63,12 @@ def verify(
         outputs.keep(index, output)
         progress.advance()
 
-    progress.start("verifying eval pass", len(batches))
-    try:
-        with borrowed(model, catalogue, forward) as instrumented:
-            run_eval(instrumented, batches, regime, keep)
-    except ForwardRaised as raised:
-        cause = raised.__cause__ or raised
-        raise forward_error(model, cause, raised.batch, batches[raised.batch]) from cause
-    finally:
-        progress.finish()
+    with (
+        stage(progress, "verifying eval pass", len(batches)),
+        told_forward_errors(model, batches),
+        borrowed(model, catalogue, forward) as instrumented,
+    ):
+        run_eval(instrumented, batches, regime, keep)
     always_on = tuple(sorted({key.name for key in regime.always_on}))
     return Verification(
         **shifts_of(_called(catalogue, regime, names)),
