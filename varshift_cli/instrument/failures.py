@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from varshift_cli.errors import ForwardError, VarshiftError, is_out_of_memory
-from varshift_cli.instrument.interception import is_library, shown_path
+from varshift_cli.instrument.locations import is_library, shown_path
 from varshift_cli.instrument.lockstep import ForwardRaised
 from varshift_cli.records import Batch
 

@@ -17,15 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from varshift_cli.instrument.calls import BatchNormCall, NoiseCall, Op, Regime, normalise_by_batch
 from varshift_cli.instrument.catalogue import SitesByStorage
-from varshift_cli.instrument.interception import (
-    BatchNormCall,
-    Interception,
-    NoiseCall,
-    Op,
-    Regime,
-    normalise_by_batch,
-)
+from varshift_cli.instrument.interception import Interception
 from varshift_cli.instrument.modules import ModuleStack
 from varshift_cli.records import Batch
 

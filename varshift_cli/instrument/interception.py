@@ -7,13 +7,10 @@ touched: the op is carried out with other arguments.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from types import FrameType
 from typing import Any, Self, cast
 
 import torch
@@ -24,10 +21,7 @@ from varshift_cli.instrument.calls import (
     BatchNormCall,
     Execute,
     ModuleNoiseCall,
-    NoiseCall,
-    Op,
     Regime,
-    normalise_by_batch,
     run_here,
 )
 from varshift_cli.instrument.catalogue import SitesByStorage
@@ -36,20 +30,6 @@ from varshift_cli.instrument.modules import ModuleStack
 from varshift_cli.instrument.noise_modules import NoiseModule, python_generators_seeded
 from varshift_cli.instrument.noise_ops import NOISE_OPS, noise_call
 from varshift_cli.instrument.sites import BatchNormKey, BatchNormSite, NoiseKey
-
-__all__ = [
-    "BatchNormCall",
-    "Execute",
-    "Interception",
-    "NoiseCall",
-    "Op",
-    "Regime",
-    "caller_location",
-    "is_library",
-    "normalise_by_batch",
-    "run_here",
-    "shown_path",
-]
 
 aten = torch.ops.aten
 
@@ -313,30 +293,3 @@ _ROUTES: dict[Any, _Route] = {
     aten._native_batch_norm_legit_no_training.default: Interception._on_decomposed_batch_norm,
 }
 """Every op that is not simply carried out."""
-
-_LIBRARY = (f"{Path(torch.__file__).parent}{os.sep}", f"{Path(__file__).parent.parent}{os.sep}")
-
-
-_OUTERMOST = str(Path(__file__).with_name("borrow.py"))
-
-
-def is_library(file: str) -> bool:
-    """Whether a source file is torch's or ours rather than the user's."""
-    return file.startswith((*_LIBRARY, "<"))
-
-
-def caller_location() -> str | None:
-    """``file:line`` of the innermost frame of the model's that is neither torch's nor ours."""
-    frame: FrameType | None = sys._getframe(1)
-    # Beyond our own call of the model lies whoever called us, a script or the command line.
-    while frame is not None and frame.f_code.co_filename != _OUTERMOST:
-        if not is_library(frame.f_code.co_filename):
-            return f"{shown_path(frame.f_code.co_filename)}:{frame.f_lineno}"
-        frame = frame.f_back
-    return None
-
-
-def shown_path(file: str) -> str:
-    """Relative to the current directory when inside it."""
-    path = Path(file)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file

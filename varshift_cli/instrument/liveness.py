@@ -14,14 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from varshift_cli.instrument.calls import BatchNormCall, NoiseCall, Op, normalise_by_batch
 from varshift_cli.instrument.forwards import Instrumented
-from varshift_cli.instrument.interception import (
-    BatchNormCall,
-    Interception,
-    NoiseCall,
-    Op,
-    normalise_by_batch,
-)
+from varshift_cli.instrument.interception import Interception
 from varshift_cli.records import Batch
 
 

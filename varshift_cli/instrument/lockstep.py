@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from varshift_cli.instrument.calls import BatchNormCall, NoiseCall
 from varshift_cli.instrument.forwards import AtOp, Instrumented, Pause, PausedForward, Raised
-from varshift_cli.instrument.interception import BatchNormCall, NoiseCall
 from varshift_cli.instrument.sites import BatchNormKey
 from varshift_cli.records import Batch
 

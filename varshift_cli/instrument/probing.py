@@ -20,7 +20,8 @@ from torch.utils._pytree import tree_leaves
 from varshift_cli.instrument.calls import BatchNormCall, NoiseCall, Op, normalise_by_batch
 from varshift_cli.instrument.draws import is_random
 from varshift_cli.instrument.forwards import Instrumented
-from varshift_cli.instrument.interception import Interception, caller_location
+from varshift_cli.instrument.interception import Interception
+from varshift_cli.instrument.locations import caller_location
 from varshift_cli.instrument.noise_ops import NOISE_OPS
 from varshift_cli.instrument.sites import BatchNormKey
 from varshift_cli.records import Batch

@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
+from varshift_cli.instrument.calls import BatchNormCall, NoiseCall
 from varshift_cli.instrument.forwards import Instrumented
-from varshift_cli.instrument.interception import BatchNormCall, NoiseCall
 from varshift_cli.instrument.lockstep import ForwardRaised, Merging
 from varshift_cli.instrument.sites import BatchNormKey
 from varshift_cli.records import Batch

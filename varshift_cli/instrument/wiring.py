@@ -15,16 +15,17 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from varshift_cli.instrument.calls import DropoutCall, ModuleNoiseCall
-from varshift_cli.instrument.forwards import Instrumented
-from varshift_cli.instrument.interception import (
+from varshift_cli.instrument.calls import (
     BatchNormCall,
-    Interception,
+    DropoutCall,
+    ModuleNoiseCall,
     NoiseCall,
     Op,
-    caller_location,
     normalise_by_batch,
 )
+from varshift_cli.instrument.forwards import Instrumented
+from varshift_cli.instrument.interception import Interception
+from varshift_cli.instrument.locations import caller_location
 from varshift_cli.instrument.sites import BatchNormKey, NoiseKey
 from varshift_cli.records import Batch, Case
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from varshift_cli.instrument import BatchNormKey, NoiseKey
-from varshift_cli.instrument.interception import NoiseCall
+from varshift_cli.instrument.calls import NoiseCall
 from varshift_cli.measurement.comparison import Comparing, Comparison, Subject, log_mean
 from varshift_cli.measurement.few import few_samples
 from varshift_cli.measurement.layers import LayerMoments

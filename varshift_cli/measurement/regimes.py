@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from varshift_cli.instrument.interception import BatchNormCall, NoiseCall, normalise_by_batch
+from varshift_cli.instrument.calls import BatchNormCall, NoiseCall, normalise_by_batch
 from varshift_cli.instrument.sites import BatchNormKey, NoiseKey
 from varshift_cli.measurement.samples import Samples
 from varshift_cli.statistics import GroupMoments

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from varshift_cli.errors import UsageError
-from varshift_cli.instrument.interception import BatchNormCall, NoiseCall, normalise_by_batch
+from varshift_cli.instrument.calls import BatchNormCall, NoiseCall, normalise_by_batch
 from varshift_cli.instrument.sites import BatchNormKey
 from varshift_cli.measurement.regroup import cut_batches
 from varshift_cli.measurement.samples import Samples
