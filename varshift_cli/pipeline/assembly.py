@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +11,7 @@ from torch import nn
 from varshift_cli import __version__
 from varshift_cli.causes import CATALOGUE
 from varshift_cli.diagnosis import Observations, describe_buffers, find_causes, name_cause
-from varshift_cli.diagnosis.probed import UNREGISTERED, probed_findings
+from varshift_cli.diagnosis.probed import probed_findings
 from varshift_cli.gate import judge
 from varshift_cli.instrument import BatchNormCatalogue, BatchNormKey, NoiseKey, display_names
 from varshift_cli.instrument.borrow import Forward
@@ -21,6 +20,12 @@ from varshift_cli.measurement import Measurement, effect_of, labels_of, layer_re
 from varshift_cli.measurement.trials import TrainTrials
 from varshift_cli.pipeline.advice import advice, wanted
 from varshift_cli.pipeline.studies import Studies, Study, with_attribution, with_predictions
+from varshift_cli.pipeline.unknown import (
+    reasons_of_buffers,
+    reasons_of_effect,
+    reasons_of_layers,
+    reasons_of_lists,
+)
 from varshift_cli.pipeline.wired import dropout_records, links_of, upstream_of
 from varshift_cli.records import (
     Batch,
@@ -28,6 +33,7 @@ from varshift_cli.records import (
     CalibrationRecord,
     CheckpointRecord,
     DropoutRecord,
+    Effect,
     Finding,
     LayerRecord,
     Remedy,
@@ -69,17 +75,9 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
     noises = display_names(visit.key for visit in measured.wiring.noises)
     layers = _layers(measured, subject, names, noises)
     studies = Studies() if study is None else study.run(measured, layers)
-    layers = tuple(
-        with_predictions(
-            with_attribution(record, studies.attribution.get(layer.key), noises),
-            studies.predictions.get(layer.key),
-            noises,
-        )
-        for layer, record in zip(measured.layers, layers, strict=True)
-    )
-    suspect = measured.probe.suspect
-    known = [layer for layer in measured.layers if layer.key not in suspect]
-    buffers, why = describe_buffers(known)
+    layers = _explained(measured, layers, studies, noises)
+    known = [layer for layer in measured.layers if layer.key not in measured.probe.suspect]
+    buffers, no_slope = describe_buffers(known)
     dropouts = dropout_records(measured.wiring, names, noises)
     effect, no_effect = effect_of(
         measured.outputs["eval"],
@@ -87,48 +85,17 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
         measured.outputs["train"],
         labels_of(subject.batches),
     )
-    facts = ModelFacts() if subject.model is None else model_facts(subject.model)
-    skipped = _skipped(measured, subject.catalogue)
     always_on = sorted({key.name for key in measured.always_on})
-    findings = find_causes(
-        Observations(
-            layers,
-            dropouts,
-            buffers,
-            list(subject.catalogue.sites.values()),
-            subject.missing_buffers,
-            always_on,
-            moments=measured.layers,
-            samples=sum(batch.size for batch in subject.batches),
-            effect=effect,
-            skipped=[*subject.catalogue.untracked, *_by_batch(measured)],
-            facts=facts,
-            frozen=_frozen(subject),
-            averaged=subject.averaged or _counted_average(facts),
-            trials=_trials(measured, subject),
-            train_data=subject.stale_on_train_data,
-        )
+    findings = (
+        *probed_findings(measured.probe, names, always_on),
+        *find_causes(_observed(measured, subject, layers, dropouts, buffers, effect, always_on)),
     )
-    findings = (*probed_findings(measured.probe, names, always_on), *findings)
-    if subject.without_noise is not None:
-        why = subject.without_noise
-    unknown = {"effect": no_effect, "buffers.slope": why if buffers.slope is None else None}
-    for index in range(len(layers) if subject.without_noise is not None else 0):
-        unknown |= {f"layers.{index}.factors.{name}": why for name in ("stale", "dropout")}
-    for index, layer in enumerate(measured.layers):
-        if layer.key in suspect:
-            unknown |= {f"layers.{index}.factors.{name}": UNREGISTERED for name in _OF_TRAIN}
-    if subject.catalogue.autograd == [True]:
-        unknown["dropouts"] = (
-            "the forward calls autograd, so that only modules could be seen: functional dropout "
-            "and functional batch_norm, if there are any, are not among these"
-        )
-    if measured.probe.failed is not None:
-        unknown["findings"] = (
-            "noise that is not registered was not looked for: with every flag in train the "
-            f"forward raised {measured.probe.failed}"
-        )
-    unknown |= _no_attribution(measured, layers, studies)
+    unknown = (
+        *reasons_of_effect(effect, no_effect),
+        *reasons_of_buffers(buffers, subject.without_noise or no_slope),
+        *reasons_of_layers(measured, layers, studies, subject.without_noise),
+        *reasons_of_lists(measured, modules_alone=subject.catalogue.autograd == [True]),
+    )
     return Report(
         varshift_version=__version__,
         checkpoint=subject.checkpoint,
@@ -136,19 +103,62 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
         buffers=buffers,
         layers=layers,
         dropouts=dropouts,
-        skipped=skipped,
+        skipped=_skipped(measured, subject.catalogue),
         findings=findings,
         remedies=_remedies(findings, subject.checkpoint.path)
         | _tried(measured, findings, layers, dropouts, buffers, subject, study),
         effect=effect,
         verdict=judge(layers, None, findings),
-        unknown=_reasons(unknown, layers, effect is not None and effect.accuracy is None, buffers),
+        unknown={path: reason for path, reason in unknown if reason is not None},
         notes=_notes(subject),
     )
 
 
-_OF_TRAIN = ("stale", "dropout")
-"""Factors that need to know what training sees."""
+def _explained(
+    measured: Measurement,
+    layers: Sequence[LayerRecord],
+    studies: Studies,
+    noises: Mapping[NoiseKey, str],
+) -> tuple[LayerRecord, ...]:
+    """The layers with what the extra passes brought."""
+    return tuple(
+        with_predictions(
+            with_attribution(record, studies.attribution.get(layer.key), noises),
+            studies.predictions.get(layer.key),
+            noises,
+        )
+        for layer, record in zip(measured.layers, layers, strict=True)
+    )
+
+
+def _observed(
+    measured: Measurement,
+    subject: Subject,
+    layers: Sequence[LayerRecord],
+    dropouts: Sequence[DropoutRecord],
+    buffers: BuffersRecord,
+    effect: Effect | None,
+    always_on: Sequence[str],
+) -> Observations:
+    """What causes are found from."""
+    facts = ModelFacts() if subject.model is None else model_facts(subject.model)
+    return Observations(
+        layers,
+        dropouts,
+        buffers,
+        list(subject.catalogue.sites.values()),
+        subject.missing_buffers,
+        always_on,
+        moments=measured.layers,
+        samples=sum(batch.size for batch in subject.batches),
+        effect=effect,
+        skipped=[*subject.catalogue.untracked, *_by_batch(measured)],
+        facts=facts,
+        frozen=_frozen(subject),
+        averaged=subject.averaged or _counted_average(facts),
+        trials=_trials(measured, subject),
+        train_data=subject.stale_on_train_data,
+    )
 
 
 def _layers(
@@ -270,43 +280,3 @@ def _remedies(findings: Sequence[Finding], path: str | None) -> dict[str, tuple[
         for finding in findings
         if finding.code in CATALOGUE
     }
-
-
-def _reasons(
-    reasons: Mapping[str, str | None],
-    layers: Sequence[LayerRecord],
-    unlabelled: bool,
-    buffers: BuffersRecord,
-) -> dict[str, str]:
-    """Why figures are null, by their path in the JSON report."""
-    found = {path: reason for path, reason in reasons.items() if reason is not None}
-    if unlabelled:
-        found["effect.accuracy"] = "no class labels that fit the model's output"
-    if buffers.slope is not None and buffers.slope_se is None:
-        found["buffers.slope_se"] = "too few layers"
-    repeats = Counter(layer.shift is None for layer in layers)
-    if repeats[True]:
-        for index, layer in enumerate(layers):
-            if layer.shift is None:
-                found[f"layers.{index}.shift"] = _why_no_shift(layer)
-    return found
-
-
-def _no_attribution(
-    measured: Measurement, layers: Sequence[LayerRecord], studies: Studies
-) -> dict[str, str | None]:
-    """Why layers have no shares."""
-    found = {}
-    for index, (layer, record) in enumerate(zip(measured.layers, layers, strict=True)):
-        if record.attribution is None:
-            own = studies.attribution.get(layer.key)
-            found[f"layers.{index}.attribution"] = (
-                studies.no_attribution if own is None else own.reason
-            )
-    return found
-
-
-def _why_no_shift(layer: LayerRecord) -> str:
-    if layer.dead_channels == layer.num_features:
-        return "every channel is dead"
-    return "a variance is not finite"
