@@ -4,8 +4,10 @@
 
 Every net is trained on scikit-learn's digits, then calibrated on plain training images. Accuracy
 on 797 held-out images, in percent, mean over seeds: as it is, after torch's ``update_bn``, after
-``recalibrate``, after ``correct``, and after what ``fix`` chooses with labels and without. A cell
-is a net and a way of training. Trained weights are kept in the cache folder.
+``recalibrate``, after ``correct``, and after what ``fix`` chooses: by the labels of the calibration
+images, which the net was trained on; by ``--holdout``, one half of the held-out images to choose
+and the other to count, and the other way round; and without labels. A cell is a net and a way of
+training. Trained weights are kept in the cache folder.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -34,7 +36,7 @@ from varshift_cli.measurement import measure
 from varshift_cli.pipeline.assembly import Subject, assemble
 from varshift_cli.pipeline.choice import Choice
 from varshift_cli.pipeline.crossfit import statistics_by
-from varshift_cli.pipeline.deciding import Evidence, decide
+from varshift_cli.pipeline.deciding import Evidence, HeldOut, decide
 from varshift_cli.pipeline.measured import populations_of
 from varshift_cli.pipeline.repair import tried
 from varshift_cli.pipeline.scoring import Judge
@@ -43,7 +45,8 @@ from varshift_cli.remedies import Workload
 
 BATCH = 50
 CALIBRATION = 400
-OPTIONS = ("as is", "update_bn", "recalibrate", "correct", "auto, labels", "auto, none")
+RULES = ("auto, labels", "auto, holdout", "auto, none")
+OPTIONS = ("as is", "update_bn", "recalibrate", "correct", *RULES)
 
 
 class Residual(nn.Module):
@@ -104,9 +107,18 @@ def mlp() -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(64, 10))
 
 
+def straight() -> nn.Module:
+    """Linear, ReLU, Dropout, BN1d, three times: the last layer adapts to the shift."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    for _ in range(3):
+        layers += [nn.Linear(64, 64), nn.ReLU(), nn.Dropout(0.4), nn.BatchNorm1d(64)]
+    return nn.Sequential(*layers, nn.Linear(64, 10))
+
+
 NETS: dict[str, Callable[[], nn.Module]] = {
     "PreResNet": lambda: ConvNet(p=0.5),
     "MLP, BN1d": mlp,
+    "MLP, drop-BN": straight,
     "Dropout2d": plain_conv,
     "DropPath": lambda: ConvNet(path=0.3),
     "after all BN": lambda: ConvNet(last=0.5),
@@ -117,10 +129,10 @@ TRAININGS = ("plain", "augmented", "half", "pruned", "EMA", "eval mode", "frozen
 
 @dataclass(frozen=True)
 class Data:
-    """Images (N, 1, 8, 8) in [0, 1] and labels (N,)."""
+    """Images (N, 1, 8, 8) in [0, 1] and labels (N,), if there are any."""
 
     x: Tensor
-    y: Tensor
+    y: Tensor | None
 
 
 def load() -> tuple[Data, Data]:
@@ -244,11 +256,10 @@ def hits(net: nn.Module, data: Data) -> Tensor:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Hits on held-out images by option, and what was chosen."""
+    """Hits on held-out images by option, and what each rule chose."""
 
     hits: dict[str, Tensor]
-    with_labels: Choice
-    without: Choice
+    choices: dict[str, list[Choice]]
 
 
 def outcome(net: nn.Module, calibration: Data, held_out: Data) -> Outcome:
@@ -258,6 +269,31 @@ def outcome(net: nn.Module, calibration: Data, held_out: Data) -> Outcome:
     copied = copy.deepcopy(net)
     update_bn(list(calibration.x.split(BATCH)), copied)
     found["update_bn"] = hits(copied, held_out)
+    known = evidence_of(net, calibration)
+    populations = populations_of(known.measured, known.work)
+    for method in ("recalibrate", "correct"):
+        new = statistics_by(method, populations, known.work)
+        with tried(known.work.catalogue, new.populations):
+            found[method] = hits(net, held_out)
+    halves = [torch.arange(len(held_out.y)) % 2 == half for half in (0, 1)]
+    judges = [Data(held_out.x[half], held_out.y[half]) for half in halves]
+    choices = {
+        "auto, labels": [decide(known)],
+        "auto, holdout": [
+            decide(replace(known, held_out=held_out_on(net, judge))) for judge in reversed(judges)
+        ],
+        "auto, none": [decide(evidence_of(net, Data(calibration.x, None)))],
+    }
+    for rule, made in choices.items():
+        counted = torch.empty_like(found["as is"])
+        for half, choice in zip(halves, made * (2 // len(made)), strict=True):
+            counted[half] = found[choice.method or "as is"][half]
+        found[rule] = counted
+    return Outcome(found, choices)
+
+
+def evidence_of(net: nn.Module, calibration: Data) -> Evidence:
+    """What a scan on the calibration data knows."""
     batches = batches_of(calibration.x, BATCH, calibration.y)
     catalogue = find_batch_norms(net)
     work = Workload(net, catalogue, batches, (), SilentProgress(), join=len(batches))
@@ -266,20 +302,14 @@ def outcome(net: nn.Module, calibration: Data, held_out: Data) -> Outcome:
         catalogue, batches, CheckpointRecord(), None, BATCH, 0, torch.device("cpu"), torch.float32
     )
     report = assemble(measured, subject)
-    populations = populations_of(measured, work)
-    for method in ("recalibrate", "correct"):
-        with tried(catalogue, statistics_by(method, populations, work).populations):
-            found[method] = hits(net, held_out)
-    choices = []
-    for labels in (calibration.y, None):
-        choice = decide(
-            Evidence(measured, report, work, Judge(labels), regroup=True, batch_size=BATCH)
-        )
-        choices.append(choice)
-        found["auto, labels" if labels is not None else "auto, none"] = found[
-            choice.method or "as is"
-        ]
-    return Outcome(found, *choices)
+    return Evidence(measured, report, work, Judge(calibration.y), regroup=True, batch_size=BATCH)
+
+
+@torch.no_grad()
+def held_out_on(net: nn.Module, data: Data) -> HeldOut:
+    """Other images to judge on, as ``--holdout`` gives them."""
+    batches = batches_of(data.x, BATCH, data.y)
+    return HeldOut("held-out images", batches, Judge(data.y), net.eval()(data.x))
 
 
 def cells(
@@ -323,42 +353,48 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    print(
-        f"{'':24}" + "".join(f"{name:>13}" for name in OPTIONS) + "  chosen with labels / without"
-    )
+    print(f"{'':24}" + "".join(f"{name:>14}" for name in OPTIONS) + "  chosen, by seed")
     total = 0
-    below: dict[str, list[str]] = {name: [] for name in OPTIONS[-2:]}
-    near = dict.fromkeys(OPTIONS[-2:], 0)
+    below: dict[str, list[str]] = {name: [] for name in RULES}
+    near = dict.fromkeys(RULES, 0)
+    by_cell = dict.fromkeys(RULES, 0)
     for name, kind, found in cells(
         arguments.seeds, arguments.cache, arguments.nets, arguments.trainings
     ):
         total += 1
         shown = [statistics.mean(float(o.hits[option].mean()) for o in found) for option in OPTIONS]
-        chosen = ["".join(_letter(c) for c in pair) for pair in _by_seed(found)]
+        chosen = [
+            "".join(_letter(choice) for o in found for choice in o.choices[rule]) for rule in RULES
+        ]
         print(
             f"{name:13}{kind:11}"
-            + "".join(f"{100 * value:13.1f}" for value in shown)
+            + "".join(f"{100 * value:14.1f}" for value in shown)
             + f"  {' / '.join(chosen)}",
             flush=True,
         )
         if arguments.why:
             for each in found:
-                print(f"    {each.with_labels.reason}\n    {each.without.reason}")
+                for rule in RULES:
+                    for choice in each.choices[rule]:
+                        print(f"    {rule}: {choice.reason}")
         best = max(
             OPTIONS[:1] + OPTIONS[2:4],
             key=lambda option: statistics.mean(float(o.hits[option].mean()) for o in found),
         )
-        for auto in OPTIONS[-2:]:
-            loss, error = gap(found, auto, "as is")
+        spread = statistics.pstdev(float(o.hits[best].mean()) for o in found)
+        for rule in RULES:
+            loss, error = gap(found, rule, "as is")
             if loss < -2 * error:
-                below[auto].append(f"{name}/{kind}")
-            behind, error = gap(found, auto, best)
-            near[auto] += behind >= -error - 1e-9
-    for auto in OPTIONS[-2:]:
+                below[rule].append(f"{name}/{kind}")
+            behind, error = gap(found, rule, best)
+            near[rule] += behind >= -error - 1e-9
+            by_cell[rule] += behind >= -spread / math.sqrt(max(len(found) - 1, 1)) - 1e-9
+    for rule in RULES:
         print(
-            f"{auto}: below as it is by more than two standard errors in {len(below[auto])} of "
-            f"{total} cells {below[auto]}; within one of the best in {near[auto]} of {total} "
-            f"({100 * near[auto] / total:.0f} %)"
+            f"{rule}: below as it is by more than two standard errors in {len(below[rule])} of "
+            f"{total} cells {below[rule]}; within one of the best in {near[rule]} "
+            f"({100 * near[rule] / total:.0f} %) by the error of the paired difference, in "
+            f"{by_cell[rule]} ({100 * by_cell[rule] / total:.0f} %) by that of the best one's mean"
         )
 
 
@@ -366,10 +402,6 @@ def _letter(choice: Choice) -> str:
     if choice.method is None:
         return "x" if choice.needed else "-"
     return choice.method[0]
-
-
-def _by_seed(found: list[Outcome]) -> tuple[list[Choice], list[Choice]]:
-    return [o.with_labels for o in found], [o.without for o in found]
 
 
 if __name__ == "__main__":

@@ -310,7 +310,7 @@ def test_auto_on_a_corner_of_the_table(tmp_path: Path) -> None:
     """Plain, pruned and frozen nets of one seed: auto is never below as-is beyond two errors."""
     kinds = ["plain", "pruned", "frozen BN"]
     for name, kind, found in repair_table.cells(1, tmp_path, ["MLP, BN1d"], kinds):
-        for auto in ("auto, labels", "auto, none"):
+        for auto in repair_table.RULES:
             loss, error = repair_table.gap(found, auto, "as is")
             assert loss >= -2 * error, (name, kind, auto)
         shown = {

@@ -1,5 +1,6 @@
 """Regimes over batches, and the layer records that come of them."""
 
+from varshift_cli.measurement.figures import labels_of, targets_of
 from varshift_cli.measurement.layers import LayerMoments, layer_record
 from varshift_cli.measurement.measure import (
     Measurement,
@@ -7,7 +8,7 @@ from varshift_cli.measurement.measure import (
     measure,
     nothing_to_measure,
 )
-from varshift_cli.measurement.outputs import effect_of, labels_of
+from varshift_cli.measurement.outputs import effect_of
 
 __all__ = [
     "LayerMoments",
@@ -18,4 +19,5 @@ __all__ = [
     "layer_record",
     "measure",
     "nothing_to_measure",
+    "targets_of",
 ]

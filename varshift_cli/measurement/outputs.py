@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
-from varshift_cli.records import Batch, Effect, Interval, RegimeScores
+from varshift_cli.measurement.agreement import agreement
+from varshift_cli.measurement.figures import ACCURACY, LOSS, R2, figures, kind_of
+from varshift_cli.records import Effect, Interval, RegimeScores
 
 MAX_KEPT = 64_000_000
 """Outputs are kept up to this many values per regime; beyond it the effect is unknown."""
@@ -62,20 +64,11 @@ class Outputs:
         return joined if joined.shape[0] == samples else None
 
 
-def labels_of(batches: Sequence[Batch]) -> Tensor | None:
-    """Class labels of all samples, shape (samples,), int64; ``None`` if a batch has none."""
-    labels = [batch.labels for batch in batches if isinstance(batch.labels, Tensor)]
-    if not labels or len(labels) < len(batches) or any(label.dim() != 1 for label in labels):
-        return None
-    joined = torch.cat([label.detach().cpu() for label in labels])
-    return None if joined.is_floating_point() else joined.long()
-
-
 def effect_of(
     eval_outputs: Tensor | None,
     clean_outputs: Tensor | None,
     train_outputs: Tensor | None,
-    labels: Tensor | None,
+    targets: Tensor | None,
 ) -> tuple[Effect | None, str | None]:
     """Compare today's outputs (E) with those after recalibration (C) and with dropout on (T).
 
@@ -88,62 +81,62 @@ def effect_of(
         return None, "the model's outputs are not finite"
     difference = (clean_outputs.double() - eval_outputs.double()).norm()
     relative = float(difference / clean_outputs.double().norm().clamp(min=1e-30))
-    if not _is_classifier(eval_outputs):
-        return Effect(None, None, relative, None, None), None
+    scores = _scores(eval_outputs, clean_outputs, train_outputs, targets)
+    effect = Effect(None, None, relative, scores.get(ACCURACY), scores.get(LOSS), r2=scores.get(R2))
+    nearness = agreement(train_outputs, eval_outputs, clean_outputs)
+    effect = replace(
+        effect,
+        train_gain=_gain(eval_outputs, train_outputs, targets, (ACCURACY,)),
+        gain=_gain(eval_outputs, clean_outputs, targets, (ACCURACY, R2)) if scores else None,
+        adapted=nearness is not None and nearness.is_lost,
+    )
+    if not is_classifier(eval_outputs):
+        return effect, None
     changed = (eval_outputs.argmax(1) != clean_outputs.argmax(1)).double().mean()
     today, repaired = (
         functional.log_softmax(outputs.double(), dim=1) for outputs in (eval_outputs, clean_outputs)
     )
     kl = (repaired.exp() * (repaired - today)).sum(dim=1).mean()
-    regimes = (eval_outputs, clean_outputs, train_outputs)
-    accuracy = loss = gain = None
-    if _fits(labels, eval_outputs):
-        accuracy = RegimeScores(*(_accuracy(outputs, labels) for outputs in regimes))
-        loss = RegimeScores(*(_cross_entropy(outputs, labels) for outputs in regimes))
-        gain = _gain(eval_outputs, train_outputs, labels)
-    return Effect(float(changed), float(kl), relative, accuracy, loss, gain), None
+    return replace(effect, changed_predictions=float(changed), kl=float(kl)), None
 
 
-def _gain(before: Tensor, after: Tensor | None, labels: Tensor | None) -> Interval | None:
-    """Interval of the difference in accuracy, from the differences of samples."""
-    if after is None or labels is None:
-        return None
-    was, now = ((outputs.argmax(1) == labels).double() for outputs in (before, after))
-    change = now - was
-    half = 1.96 * float(change.std()) / math.sqrt(len(change))
-    return Interval(float(change.mean()) - half, float(change.mean()) + half)
-
-
-def accuracy_of(outputs: Tensor | None, labels: Tensor | None) -> float | None:
-    """Share of samples whose argmax is the label; ``None`` unless both are a classifier's."""
-    return _accuracy(outputs, labels) if is_classifier(outputs, labels) else None
-
-
-def is_classifier(outputs: Tensor | None, labels: Tensor | None) -> bool:
-    """Whether outputs are scores, shape (samples, classes), that the labels fit."""
-    return outputs is not None and _is_classifier(outputs) and _fits(labels, outputs)
-
-
-def _is_classifier(outputs: Tensor) -> bool:
+def is_classifier(outputs: Tensor) -> bool:
+    """Whether outputs may be scores of classes: shape (samples, classes)."""
     return outputs.dim() == 2 and outputs.shape[1] > 1
 
 
-def _fits(labels: Tensor | None, outputs: Tensor) -> bool:
-    return (
-        labels is not None
-        and labels.shape[0] == outputs.shape[0]
-        and bool((labels >= 0).all())
-        and bool((labels < outputs.shape[1]).all())
-    )
+def accuracy_of(outputs: Tensor | None, targets: Tensor | None) -> float | None:
+    """Share of samples that are told rightly; ``None`` unless targets are classes."""
+    found = {} if outputs is None else _figures(outputs, targets)
+    return float(found[ACCURACY].mean()) if ACCURACY in found else None
 
 
-def _accuracy(outputs: Tensor | None, labels: Tensor | None) -> float | None:
-    if outputs is None or labels is None:
+def _figures(outputs: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
+    kind = kind_of(outputs, targets)
+    return {} if kind is None or targets is None else figures(kind, outputs, targets)
+
+
+def _scores(
+    today: Tensor, clean: Tensor, train: Tensor | None, targets: Tensor | None
+) -> dict[str, RegimeScores]:
+    """By name of the figure; none for targets that the outputs have nothing to do with."""
+    found = [{} if each is None else _figures(each, targets) for each in (today, clean, train)]
+    means = [{name: float(values.mean()) for name, values in each.items()} for each in found]
+    if R2 in means[0] and max(each.get(R2, 0.0) for each in means) <= 0.0:
+        return {}
+    return {name: RegimeScores(*(each.get(name) for each in means)) for name in means[0]}
+
+
+def _gain(
+    before: Tensor, after: Tensor | None, targets: Tensor | None, names: Sequence[str]
+) -> Interval | None:
+    """Interval of the difference in the first of some figures, from the differences of samples."""
+    if after is None:
         return None
-    return float((outputs.argmax(1) == labels).double().mean())
-
-
-def _cross_entropy(outputs: Tensor | None, labels: Tensor | None) -> float | None:
-    if outputs is None or labels is None:
+    was, now = _figures(before, targets), _figures(after, targets)
+    name = next((name for name in names if name in was and name in now), None)
+    if name is None:
         return None
-    return float(functional.cross_entropy(outputs.double(), labels))
+    change = now[name] - was[name]
+    half = 1.96 * float(change.std()) / math.sqrt(len(change))
+    return Interval(float(change.mean()) - half, float(change.mean()) + half)

@@ -5,13 +5,23 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from varshift_cli.records import DropoutRecord, Finding, FindingLevel, LayerRecord, Remedy
+from varshift_cli.records import (
+    DropoutRecord,
+    Finding,
+    FindingLevel,
+    LayerRecord,
+    Remedy,
+    Report,
+)
 from varshift_cli.remedies.trials import BETA, Result, Trials
 
 DROPOUT_CODES = ("VS101", "VS102", "VS103", "VS104")
 """Causes whose remedies are tried."""
 
+_RECALIBRATE = "Recalibrate:"
+_HARMFUL = "Recalibrate, which does harm here:"
 _CONVINCED = 2  # decimals to which two results count as equal, so that the order below decides
 
 
@@ -43,8 +53,26 @@ def advice(
     if trials.recalibrate is not None:
         # Correct is the safer one where the data do not look like training data, and varshift fix
         # decides that; by the shift alone, recalibration leaves least by construction.
-        free.sort(key=lambda remedy: not remedy.title.startswith("Recalibrate"))
+        free.sort(key=lambda remedy: not remedy.title.startswith(_RECALIBRATE))
     return (*free, *_ranked(_with_training(trials, dropouts)))
+
+
+def without_harm(report: Report) -> Report:
+    """The report, with what is known to lower the user's own figure at the end of the remedies."""
+    gain = None if report.effect is None else report.effect.gain
+    if gain is None or gain.high >= 0.0:
+        return report
+    return replace(
+        report,
+        remedies={code: _harmful_last(found) for code, found in report.remedies.items()},
+    )
+
+
+def _harmful_last(remedies: Sequence[Remedy]) -> tuple[Remedy, ...]:
+    harmful = [each for each in remedies if each.title.startswith(_RECALIBRATE)]
+    others = [each for each in remedies if each not in harmful]
+    marked = [replace(each, title=each.title.replace(_RECALIBRATE, _HARMFUL)) for each in harmful]
+    return (*others, *marked)
 
 
 def _strongest_first(
@@ -73,7 +101,7 @@ def _without_training(trials: Trials, path: str | None) -> Iterable[Remedy]:
     model = None if path is None else shlex.quote(path)
     if trials.recalibrate is not None:
         yield _remedy(
-            "Recalibrate: recompute the statistics with dropout off",
+            f"{_RECALIBRATE} recompute the statistics with dropout off",
             f"varshift fix {model} --recalibrate"
             if model
             else "varshift_cli.recalibrate(model, batches)",

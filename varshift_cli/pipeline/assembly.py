@@ -16,7 +16,7 @@ from varshift_cli.gate import judge
 from varshift_cli.instrument import BatchNormCatalogue, BatchNormKey, NoiseKey, display_names
 from varshift_cli.instrument.borrow import Forward
 from varshift_cli.instrument.facts import ModelFacts, model_facts
-from varshift_cli.measurement import Measurement, effect_of, labels_of, layer_record
+from varshift_cli.measurement import Measurement, effect_of, layer_record, targets_of
 from varshift_cli.measurement.trials import TrainTrials
 from varshift_cli.pipeline.advice import advice, wanted
 from varshift_cli.pipeline.studies import Studies, Study, with_attribution, with_predictions
@@ -79,11 +79,9 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
     known = [layer for layer in measured.layers if layer.key not in measured.probe.suspect]
     buffers, no_slope = describe_buffers(known)
     dropouts = dropout_records(measured.wiring, names, noises)
+    targets = targets_of(subject.batches)
     effect, no_effect = effect_of(
-        measured.outputs["eval"],
-        measured.outputs["clean"],
-        measured.outputs["train"],
-        labels_of(subject.batches),
+        measured.outputs["eval"], measured.outputs["clean"], measured.outputs["train"], targets
     )
     always_on = sorted({key.name for key in measured.always_on})
     findings = (
@@ -91,7 +89,7 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
         *find_causes(_observed(measured, subject, layers, dropouts, buffers, effect, always_on)),
     )
     unknown = (
-        *reasons_of_effect(effect, no_effect),
+        *reasons_of_effect(effect, no_effect, measured.outputs["eval"], targets),
         *reasons_of_buffers(buffers, subject.without_noise or no_slope),
         *reasons_of_layers(measured, layers, studies, subject.without_noise),
         *reasons_of_lists(measured, modules_alone=subject.catalogue.autograd == [True]),

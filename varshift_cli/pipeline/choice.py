@@ -71,7 +71,7 @@ def choose_by_labels(
     *,
     subject: str,
     by_buffers: Callable[[], Choice],
-) -> Choice:
+) -> Choice | None:
     """The better of the repairs by their figures; between those alike, what the buffers say.
 
     Labels of training samples are a weak judge, as the network knows them by heart: where they
@@ -85,11 +85,14 @@ def choose_by_labels(
         data: What those samples are called.
         subject: What the buffers look like, to be said first.
         by_buffers: The choice without labels.
+
+    Returns:
+        ``None`` where no repair has a figure.
     """
     scores = {name: judge.compare(as_is, after, data) for name, after in candidates.items()}
     scores = {name: found for name, found in scores.items() if found}
     if not scores:
-        return Choice(None, "no repair could be scored on this data")
+        return None
     ranked = sorted(scores, key=lambda name: _rank(scores[name]), reverse=True)
     accepted = [name for name in ranked if _is_gain(scores[name])]
     best = accepted[0] if accepted else None

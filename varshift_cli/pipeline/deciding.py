@@ -9,6 +9,8 @@ from torch import Tensor
 
 from varshift_cli.errors import FixDeclinedError
 from varshift_cli.measurement import Measurement
+from varshift_cli.measurement.agreement import agreement
+from varshift_cli.measurement.figures import misfit
 from varshift_cli.measurement.folds import cut_folds
 from varshift_cli.pipeline.certainty import Certainty, answers_of
 from varshift_cli.pipeline.choice import (
@@ -36,6 +38,10 @@ class HeldOut:
     batches: Sequence[Batch]
     judge: Judge
     outputs: Tensor | None
+
+    def unscored(self) -> str | None:
+        """Why targets that are there score nothing; ``None`` where there are none."""
+        return _unscored(self.judge, self.outputs, self.batches)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,17 +87,25 @@ class Evidence:
             judge, outputs = self.judge, self.measured.outputs["eval"]
         return (judge, outputs) if outputs is not None and judge.can(outputs) else None
 
-    def has_targets(self) -> bool:
-        """Whether the batches that would be scored bring targets of any kind."""
-        held = self.held_out
-        batches = self.work.batches if held is None else held.batches
-        return any(batch.labels is not None for batch in batches)
+    def unscored(self) -> str | None:
+        """Why targets that are there score nothing; ``None`` where there are none."""
+        if self.held_out is not None:
+            return self.held_out.unscored()
+        return _unscored(self.judge, self.measured.outputs["eval"], self.work.batches)
+
+
+def _unscored(judge: Judge, outputs: Tensor | None, batches: Sequence[Batch]) -> str | None:
+    if not any(batch.labels is not None for batch in batches):
+        return None
+    if judge.targets is None:
+        return "not every batch has them as a tensor of the same shape"
+    return misfit(outputs, judge.targets)
 
 
 _UNSCORED = (
-    "the data hold targets, but not class labels that fit the outputs, so that no repair can be "
-    "scored: a regression may have adapted to the shift, and lose by any repair; give --metric "
-    "file.py:f, f(outputs, labels) -> higher is better"
+    "there are targets, but no repair can be scored by them: {}; a network may have adapted to "
+    "the shift, and lose by any repair: give --metric file.py:f, f(outputs, labels) -> higher is "
+    "better"
 )
 
 
@@ -100,14 +114,14 @@ def decide(evidence: Evidence) -> Choice:
     nothing = nothing_needed(evidence.report)
     if nothing is not None:
         return nothing
-    judged = evidence.as_is()
-    if judged is None and evidence.has_targets():
-        return Choice(None, _UNSCORED)
+    judged, unscored = evidence.as_is(), evidence.unscored()
+    if judged is None and unscored is not None:
+        return Choice(None, _UNSCORED.format(unscored))
     candidates = {} if judged is None else unseen_outputs(evidence, METHODS)
     if judged is None or not candidates:
         return _by_buffers(evidence)
     judge, as_is = judged
-    return choose_by_labels(
+    choice = choose_by_labels(
         judge,
         as_is,
         candidates,
@@ -115,25 +129,50 @@ def decide(evidence: Evidence) -> Choice:
         subject=_subject(evidence.report),
         by_buffers=lambda: _by_buffers(evidence),
     )
+    if choice is None:
+        return Choice(None, _UNSCORED.format(unscored))
+    return choice
 
 
 def _by_buffers(evidence: Evidence) -> Choice:
     size = evidence.batch_size or _USUAL_BATCH
     stale = staleness(evidence.measured, evidence.work.model, samples=evidence.samples, size=size)
     certainty = _certainty(evidence, with_corrected=stale is not None)
-    return choose_by_buffers(evidence.report, stale, certainty)
+    choice = choose_by_buffers(evidence.report, stale, certainty)
+    lost = None if choice.method is None else adapted(evidence, choice.method)
+    return choice if lost is None else Choice(None, f"{lost}; only labels or --metric can tell")
+
+
+def adapted(evidence: Evidence, method: str) -> str | None:
+    """Why the network seems to have adapted to the shift, so that this repair would do harm."""
+    outputs = evidence.measured.outputs
+    found = agreement(outputs["train"], outputs["eval"], _after(evidence, method))
+    if found is None or not found.is_lost:
+        return None
+    return (
+        f"the network seems to have adapted to the shift: {method} would take its outputs farther "
+        f"from those it gives in train() (squared distance {found})"
+    )
+
+
+def _after(evidence: Evidence, method: str) -> Tensor | None:
+    """Outputs after a repair, on the calibration data."""
+    if method == "recalibrate":
+        return evidence.measured.outputs["clean"]
+    work = evidence.work
+    try:
+        new = statistics_by(method, populations_of(evidence.measured, work), work)
+    except FixDeclinedError:
+        return None
+    return outputs_after(work, new, work.batches)
 
 
 def _certainty(evidence: Evidence, *, with_corrected: bool) -> Certainty:
-    outputs, work = evidence.measured.outputs, evidence.work
+    outputs = evidence.measured.outputs
     as_is, recalibrated = answers_of(outputs["eval"]), answers_of(outputs["clean"])
     if as_is is None or recalibrated is None or not with_corrected:
         return Certainty(as_is, recalibrated)
-    try:
-        new = statistics_by("correct", populations_of(evidence.measured, work), work)
-    except FixDeclinedError:
-        return Certainty(as_is, recalibrated)
-    return Certainty(as_is, recalibrated, answers_of(outputs_after(work, new, work.batches)))
+    return Certainty(as_is, recalibrated, answers_of(_after(evidence, "correct")))
 
 
 def unseen_outputs(evidence: Evidence, methods: Sequence[str]) -> Mapping[str, Tensor]:

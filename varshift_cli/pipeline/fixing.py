@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from varshift_cli.errors import FixDeclinedError
+from varshift_cli.errors import FixDeclinedError, UsageError
 from varshift_cli.measurement import Measurement
 from varshift_cli.measurement.memory import memory_budget
 from varshift_cli.pipeline.choice import Choice, harm
 from varshift_cli.pipeline.crossfit import statistics_by
-from varshift_cli.pipeline.deciding import Evidence, HeldOut, decide, unseen_outputs
+from varshift_cli.pipeline.deciding import Evidence, HeldOut, adapted, decide, unseen_outputs
 from varshift_cli.pipeline.effects import judge_of
 from varshift_cli.pipeline.inputs import Inputs, load_calibration, open_inputs
 from varshift_cli.pipeline.measured import populations_of, verification_of
@@ -90,7 +90,9 @@ def fix_checkpoint(request: FixRequest, progress: Progress | None = None) -> Fix
     return _carry_out(task, choice, choice.method, output)
 
 
-_DECIDE = "Nothing was written. --recalibrate or --correct makes that repair all the same."
+_DECIDE = (
+    "Nothing was written. --recalibrate --force, or --correct --force, writes it all the same."
+)
 
 
 def _evidence(
@@ -129,7 +131,15 @@ def _held_out(request: FixRequest, inputs: Inputs, work: Workload) -> HeldOut | 
     outputs = verify(
         work.model, work.catalogue, data.batches, progress=work.progress, forward=work.forward
     ).outputs
-    return HeldOut(request.holdout, data.batches, judge_of(request.scan, inputs, data), outputs)
+    held = HeldOut(request.holdout, data.batches, judge_of(request.scan, inputs, data), outputs)
+    if not held.judge.can(outputs):
+        reason = held.unscored() or "it has no labels"
+        raise UsageError(
+            f"--holdout {request.holdout}: no repair can be scored on it: {reason}",
+            hint="Give held-out data with targets that fit the outputs, or a figure of your own: "
+            "--metric file.py:f, f(outputs, labels) -> higher is better.",
+        )
+    return held
 
 
 def _refuse_missing(before: Report, inputs: Inputs) -> None:
@@ -171,6 +181,9 @@ def _as_asked(task: _Task) -> Choice:
             needed=False,
         )
     if judged is None:
+        lost = None if task.request.force else adapted(evidence, method)
+        if lost is not None:
+            raise FixDeclinedError(f"{lost}; nothing was written", hint=_TELL)
         return Choice(method, "as asked")
     outputs = unseen_outputs(evidence, (method,)).get(method)
     scores = () if outputs is None else judged[0].compare(judged[1], outputs, evidence.data)
@@ -178,6 +191,12 @@ def _as_asked(task: _Task) -> Choice:
     if worse is not None and not task.request.force:
         raise FixDeclinedError(_harmful(method, worse), hint="--force writes it all the same.")
     return Choice(method, "as asked", scores=scores)
+
+
+_TELL = (
+    "Only a figure of your own can tell: data with labels, or --metric file.py:f, f(outputs, "
+    "labels) -> higher is better. --force writes it all the same."
+)
 
 
 def _harmful(method: str, worse: Score) -> str:

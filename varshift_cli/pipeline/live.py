@@ -13,6 +13,7 @@ from varshift_cli.instrument import find_batch_norms
 from varshift_cli.instrument.borrow import Forward, device_of
 from varshift_cli.loading.batches import common_size
 from varshift_cli.measurement import measure
+from varshift_cli.pipeline.advice import without_harm
 from varshift_cli.pipeline.assembly import Subject, assemble
 from varshift_cli.pipeline.drawing import check_model, draw_batches
 from varshift_cli.pipeline.inputs import refuse_unknown_noise
@@ -102,7 +103,7 @@ def scan(
         model=model,
         forward=call,
     )
-    return assemble(measured, subject, study)
+    return without_harm(assemble(measured, subject, study))
 
 
 def recalibrate(

@@ -14,7 +14,8 @@ from varshift_cli.errors import FixDeclinedError, NothingToMeasureError
 from varshift_cli.instrument import BatchNormCatalogue
 from varshift_cli.instrument.borrow import Forward
 from varshift_cli.interrupts import held_interrupts
-from varshift_cli.measurement.outputs import accuracy_of, labels_of
+from varshift_cli.measurement import targets_of
+from varshift_cli.measurement.outputs import accuracy_of
 from varshift_cli.measurement.regroup import join_factor
 from varshift_cli.records import Batch, LayerRepair, Progress, RepairRecord, Skipped
 from varshift_cli.remedies import (
@@ -124,7 +125,7 @@ def carry_out(
         )
         _accept(after, tolerance if exact else math.inf)
     proof = after.worst if exact else after.mean
-    labels = labels_of(work.batches)
+    targets = targets_of(work.batches)
     record = RepairRecord(
         method=method,
         layers=tuple(LayerRepair(name, before.mean[name], after.mean[name]) for name in names),
@@ -134,8 +135,8 @@ def carry_out(
         batches=len(work.batches),
         windows=new.procedure.windows,
         procedure=new.procedure.method,
-        accuracy_before=accuracy_of(before.outputs, labels),
-        accuracy_after=accuracy_of(after.outputs, labels),
+        accuracy_before=accuracy_of(before.outputs, targets),
+        accuracy_after=accuracy_of(after.outputs, targets),
     )
     buffers = {name: work.catalogue.sites[name].buffers for name in names}
     return Repair(record, new.populations, before, after, buffers)

@@ -13,6 +13,7 @@ from varshift_cli.loading import StateDict
 from varshift_cli.loading.containers.selection import names_an_average
 from varshift_cli.measurement import Measurement, check_batches, layer_record, measure
 from varshift_cli.measurement.memory import memory_budget
+from varshift_cli.pipeline.advice import without_harm
 from varshift_cli.pipeline.assembly import Subject, assemble
 from varshift_cli.pipeline.effects import judge_of, with_metric
 from varshift_cli.pipeline.inputs import Inputs, load_calibration, open_inputs
@@ -68,9 +69,9 @@ class Look:
                 inputs.data.regroupable,
             )
         report = assemble(self.measured, subject, study)
-        if inputs.metric is None:
-            return report
-        return with_metric(report, self.measured, judge_of(request, inputs, inputs.data))
+        if inputs.metric is not None:
+            report = with_metric(report, self.measured, judge_of(request, inputs, inputs.data))
+        return without_harm(report)
 
 
 def look_at(inputs: Inputs, request: ScanRequest, progress: Progress) -> Look:

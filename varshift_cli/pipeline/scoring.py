@@ -1,4 +1,4 @@
-"""Figures of the user's own: accuracy and loss from labels, or ``--metric``; always in pairs."""
+"""Figures of the user's own: by the targets in the data, or ``--metric``; always in pairs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from varshift_cli.errors import UsageError, VarshiftError
-from varshift_cli.measurement.outputs import is_classifier
+from varshift_cli.measurement.figures import Targets, figures, kind_of, perfect
 from varshift_cli.records import Interval, Score
 
 _DRAWS = 200
@@ -27,12 +26,12 @@ class Judge:
     """Compares outputs on the same samples, before and after.
 
     Attributes:
-        labels: Of all samples, shape (samples, ...), or None.
+        targets: Of all samples, shape (samples, ...), or None.
         metric: The user's own figure, which then stands first.
         metric_name: As shown.
     """
 
-    labels: Tensor | None
+    targets: Tensor | None
     metric: Metric | None = None
     metric_name: str = "metric"
 
@@ -40,7 +39,7 @@ class Judge:
         """Whether there is any figure for such outputs."""
         if outputs is None:
             return False
-        return self.metric is not None or is_classifier(outputs, self.labels)
+        return self.metric is not None or kind_of(outputs, self.targets) is not None
 
     def compare(self, before: Tensor | None, after: Tensor | None, data: str) -> tuple[Score, ...]:
         """Scores, the decisive one first; none where they cannot be told.
@@ -55,17 +54,18 @@ class Judge:
         scores = []
         if self.metric is not None:
             scores.append(self._by_metric(before, after, data))
-        if is_classifier(before, self.labels) and is_classifier(after, self.labels):
-            assert self.labels is not None
-            labels = self.labels.long()
-            hits = [(each.argmax(1) == labels).double() for each in (before, after)]
-            losses = [
-                functional.cross_entropy(each.double(), labels, reduction="none")
-                for each in (before, after)
-            ]
-            scores.append(_paired("accuracy", data, *hits))
-            scores.append(_paired("loss", data, *losses))
-        return tuple(scores)
+        return (*scores, *self._by_targets(before, after, data))
+
+    def _by_targets(self, before: Tensor, after: Tensor, data: str) -> tuple[Score, ...]:
+        kinds = {kind_of(each, self.targets) for each in (before, after)}
+        kind = kinds.pop()
+        if kinds or kind is None or self.targets is None:
+            return ()
+        was, now = (figures(kind, each, self.targets) for each in (before, after))
+        scores = tuple(_paired(name, data, was[name], now[name]) for name in was)
+        # Values that explain nothing of the targets are not meant to be them: on another scale.
+        related = kind is not Targets.VALUES or max(scores[0].before, scores[0].after) > 0.0
+        return scores if related else ()
 
     def value(self, outputs: Tensor) -> float:
         """The metric of some outputs.
@@ -73,7 +73,28 @@ class Judge:
         Raises:
             UsageError: The metric raised, or returned no number.
         """
-        return self._call(outputs, self.labels)
+        return self._call(outputs, self.targets)
+
+    def refuse_wrong_sign(self, outputs: Tensor) -> None:
+        """Refuse a metric that a perfect answer lowers: a loss, where higher should be better.
+
+        Raises:
+            UsageError: It does so, where the targets tell what a perfect answer is.
+        """
+        kind = kind_of(outputs, self.targets)
+        if self.metric is None or self.targets is None or kind is None:
+            return
+        now = self.value(outputs)
+        try:
+            best = self._call(perfect(kind, outputs, self.targets), self.targets)
+        except VarshiftError:
+            return
+        if best < now:
+            raise UsageError(
+                f"--metric {self.metric_name} is lower for perfect outputs ({best:.4g}) than for "
+                f"the model's ({now:.4g}): higher should be better",
+                hint="Return its negative.",
+            )
 
     def _by_metric(self, before: Tensor, after: Tensor, data: str) -> Score:
         """With an interval by drawing samples again, the same ones before and after."""
@@ -83,9 +104,9 @@ class Judge:
         differences = []
         for _ in range(_DRAWS):
             drawn = torch.randint(rows, (rows,), generator=generator)
-            labels = None if self.labels is None else self.labels[drawn]
+            targets = None if self.targets is None else self.targets[drawn]
             try:
-                change = self._call(after[drawn], labels) - self._call(before[drawn], labels)
+                change = self._call(after[drawn], targets) - self._call(before[drawn], targets)
             except VarshiftError:
                 # A draw may lack a class that the metric needs; the whole data did not.
                 continue
@@ -96,10 +117,10 @@ class Judge:
             interval = Interval(now - was - half, now - was + half)
         return Score(self.metric_name, data, was, now, rows, interval)
 
-    def _call(self, outputs: Tensor, labels: Tensor | None) -> float:
+    def _call(self, outputs: Tensor, targets: Tensor | None) -> float:
         assert self.metric is not None
         try:
-            value = float(self.metric(outputs, labels))
+            value = float(self.metric(outputs, targets))
         except Exception as error:
             raise UsageError(
                 f"--metric {self.metric_name} raised {type(error).__name__}: {error}",
@@ -107,8 +128,14 @@ class Judge:
                 "and returns a number, higher is better.",
             ) from error
         if math.isnan(value):
-            raise UsageError(f"--metric {self.metric_name} returned NaN")
+            raise UsageError(f"--metric {self.metric_name} returned NaN{_nan_in(targets)}")
         return value
+
+
+def _nan_in(targets: Tensor | None) -> str:
+    if targets is None or bool(targets.isfinite().all()):
+        return ""
+    return ": the targets hold NaN or infinity"
 
 
 def is_better(score: Score) -> bool:

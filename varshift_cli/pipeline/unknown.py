@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from torch import Tensor
+
 from varshift_cli.diagnosis.probed import UNREGISTERED
 from varshift_cli.measurement import Measurement
+from varshift_cli.measurement.figures import misfit
 from varshift_cli.pipeline.studies import Studies
 from varshift_cli.records import BuffersRecord, Effect, LayerRecord
 
@@ -24,11 +27,25 @@ Reasons = Iterator[tuple[str, str | None]]
 """Paths and reasons; a figure is known where there is none."""
 
 
-def reasons_of_effect(effect: Effect | None, no_effect: str | None) -> Reasons:
-    """Of what recalibration would change."""
+def reasons_of_effect(
+    effect: Effect | None, no_effect: str | None, outputs: Tensor | None, targets: Tensor | None
+) -> Reasons:
+    """Of what recalibration would change.
+
+    Args:
+        effect: What is known of it.
+        no_effect: Why nothing is, if so.
+        outputs: Of the network in eval mode, shape (samples, ...).
+        targets: In the data, shape (samples, ...).
+    """
     yield "effect", no_effect
-    if effect is not None and effect.accuracy is None:
-        yield "effect.accuracy", "no class labels that fit the model's output"
+    if effect is None or effect.accuracy is not None:
+        return
+    if targets is None:
+        yield "effect.accuracy", "the data have no labels"
+    else:
+        values = effect.r2 is not None
+        yield "effect.accuracy", "targets are values" if values else misfit(outputs, targets)
 
 
 def reasons_of_buffers(buffers: BuffersRecord, no_slope: str | None) -> Reasons:

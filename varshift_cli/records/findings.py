@@ -65,7 +65,7 @@ class Effect:
     """||recalibrated - today|| / ||recalibrated||, over all outputs."""
     accuracy: RegimeScores | None
     loss: RegimeScores | None
-    """Cross-entropy in nats."""
+    """Cross-entropy in nats; for a regression the mean squared error."""
     train_gain: Interval | None = None
     """95 % interval of accuracy in ``train`` minus in ``eval``, from paired samples: above 0, the
     network is better with dropout on than as deployed."""
@@ -73,3 +73,11 @@ class Effect:
     """The figure of ``--metric``; higher is better."""
     metric_name: str | None = None
     """Name of that function."""
+    r2: RegimeScores | None = None
+    """Of a regression: 1 - mean squared error / variance of the targets (ddof 0)."""
+    gain: Interval | None = None
+    """95 % interval of what recalibration adds to ``metric``, else to ``accuracy``, else to ``r2``,
+    from paired samples: below 0, it does harm."""
+    adapted: bool = False
+    """Whether recalibration takes the outputs farther from those in ``train()``: the network may
+    have adapted to the shift, and lose by any repair."""

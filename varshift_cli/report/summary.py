@@ -19,6 +19,7 @@ from varshift_cli.report.wording import (
     cleared_suspects,
     effect_sentences,
     gate_remarks,
+    harmed,
     has_faults,
     judgement,
 )
@@ -72,14 +73,24 @@ def next_steps(report: Report, style: Style, *, typed: Sequence[str]) -> list[Te
     model = visible(shlex.join([path, *typed]))
     rows = []
     if _is_repairable(report):
-        purpose = "repairs the statistics; writes a new file"
-        rows.append((f"varshift fix {model}", purpose))
+        rows.append(_repair(report, model))
     if has_faults(report):
         code = visible(report.findings[0].code)
         rows.append((f"varshift explain {code}", "what it is, and what to do about it"))
     elif report.verdict.status is Status.NOT_GATED:
         rows.append((f"varshift scan {model} --max-shift 1.25", "in CI, so that it stays so"))
     return next_lines(rows, style)
+
+
+def _repair(report: Report, model: str) -> tuple[str, str]:
+    """The repair to run next, and why; what is known to do harm is not advised."""
+    figure = harmed(report.effect)
+    if figure is not None:
+        purpose = f"recalibration lowers {figure} here; is the other repair better?"
+        return f"varshift fix {model} --dry-run", purpose
+    if report.effect is not None and report.effect.adapted and report.effect.gain is None:
+        return f"varshift fix {model} --metric file.py:f", "your own figure decides"
+    return f"varshift fix {model}", "repairs the statistics; writes a new file"
 
 
 def _is_repairable(report: Report) -> bool:

@@ -117,6 +117,9 @@ def effect_sentences(report: Report) -> list[str]:
     on = f"(on these {count(report.calibration.samples, 'sample')})"
     known = [*_by_metric(measured, on), *_by_labels(measured, on)]
     if known:
+        known += [f"recalibration does harm: it lowers {harmed(measured)} beyond noise"] * (
+            harmed(measured) is not None
+        )
         innocent = [_INNOCENT] if is_innocent(report) else []
         return [*known, *_changed(measured), *innocent]
     changes = _changed(measured)
@@ -124,7 +127,23 @@ def effect_sentences(report: Report) -> list[str]:
         changes = [
             f"recalibration moves the outputs by {percent(measured.relative_l2)} (relative L2)"
         ]
+    if measured.adapted:
+        changes.append(_ADAPTED)
     return [*changes, f"whether for the better, only labels tell {on}"] if changes else []
+
+
+_ADAPTED = (
+    "it takes the outputs farther from those in train(): the network may have adapted to the shift"
+)
+
+
+def harmed(effect: Effect | None) -> str | None:
+    """Name of the figure that recalibration lowers beyond noise, if it does."""
+    if effect is None or effect.gain is None or effect.gain.high >= 0.0:
+        return None
+    if effect.metric is not None:
+        return visible(effect.metric_name or "metric")
+    return "R2" if effect.accuracy is None else "accuracy"
 
 
 _INNOCENT = "BN not guilty: every shift is fine, and with dropout on it is no better than in eval()"
@@ -147,11 +166,14 @@ def _by_metric(measured: Effect, on: str) -> list[str]:
 
 
 def _by_labels(measured: Effect, on: str) -> list[str]:
-    scores = measured.accuracy
-    if scores is None or scores.eval is None or scores.recalibrated is None:
-        return []
-    before, after = percent(scores.eval), percent(scores.recalibrated)
-    return [f"accuracy {before} in eval() as it is, {after} recalibrated {on}"]
+    for name, scores, shown in (
+        ("accuracy", measured.accuracy, percent),
+        ("R2", measured.r2, "{:.3f}".format),
+    ):
+        if scores is not None and scores.eval is not None and scores.recalibrated is not None:
+            before, after = shown(scores.eval), shown(scores.recalibrated)
+            return [f"{name} {before} in eval() as it is, {after} recalibrated {on}"]
+    return []
 
 
 def _changed(measured: Effect) -> list[str]:

@@ -81,7 +81,7 @@ def _on_what(report: Report) -> str:
         reason = report.unknown.get("effect")
         return f"<p>The effect is unknown: {html_text(reason)}.</p>\n" if reason else ""
     on = f"On these {count(report.calibration.samples, 'sample')}."
-    if report.effect.accuracy is None:
+    if report.effect.accuracy is report.effect.r2 is report.effect.metric is None:
         on += " Whether for the better, only labels tell."
     return f'<p class="about">{on}</p>\n'
 
@@ -91,8 +91,12 @@ def _effect_tiles(measured: Effect | None) -> Iterable[tuple[str, str, str]]:
         return
     if measured.accuracy is not None:
         yield ("accuracy in eval()", *_scores(measured.accuracy, percent))
+    if measured.r2 is not None:
+        yield ("R2 in eval()", *_scores(measured.r2, "{:.3f}".format))
     if measured.loss is not None:
-        yield ("loss in eval(), nats", *_scores(measured.loss, lambda value: f"{value:.3f}"))
+        name = "loss in eval(), nats" if measured.r2 is None else "mean squared error in eval()"
+        shown = "{:.3f}" if measured.r2 is None else "{:.3g}"
+        yield (name, *_scores(measured.loss, shown.format))
     if measured.changed_predictions is not None:
         kl = "" if measured.kl is None else f"mean KL {measured.kl:.2g} nats"
         yield "predictions that change", percent(measured.changed_predictions), kl

@@ -1,0 +1,162 @@
+"""What a model's outputs score against its targets: class labels, yes or no, or values.
+
+What the targets are is read off their dtype, shape and values; where that leaves doubt there is
+no figure, and only a metric of the user's own can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from varshift_cli.records import Batch
+
+ACCURACY, LOSS, R2 = "accuracy", "loss", "R2"
+
+
+class Targets(Enum):
+    """Kinds of targets that outputs can be scored against."""
+
+    CLASSES = "classes"
+    """A class for each sample; outputs are scores, shape (samples, classes)."""
+    BINARY = "binary"
+    """0 or 1 for each sample; one output a sample, a probability or its logit."""
+    VALUES = "values"
+    """Numbers in the shape of the outputs, as in a regression."""
+
+
+def targets_of(batches: Sequence[Batch]) -> Tensor | None:
+    """The targets of all samples, shape (samples, ...), on the CPU.
+
+    ``None`` if a batch has none, or their shapes differ.
+    """
+    found = [batch.labels for batch in batches if isinstance(batch.labels, Tensor)]
+    if not found or len(found) < len(batches):
+        return None
+    if any(each.dim() == 0 or each.shape[1:] != found[0].shape[1:] for each in found):
+        return None
+    return torch.cat([each.detach().cpu() for each in found])
+
+
+def labels_of(batches: Sequence[Batch]) -> Tensor | None:
+    """Class labels of all samples, shape (samples,), int64; ``None`` if they have none."""
+    targets = targets_of(batches)
+    return targets.long() if targets is not None and _are_labels(targets) else None
+
+
+def kind_of(outputs: Tensor, targets: Tensor | None) -> Targets | None:
+    """What the targets are to such outputs; ``None`` where they do not fit."""
+    if targets is None or len(targets) != len(outputs):
+        return None
+    if _are_labels(targets) and outputs.dim() == 2 and outputs.shape[1] > 1:
+        inside = bool((targets >= 0).all()) and bool((targets < outputs.shape[1]).all())
+        return Targets.CLASSES if inside else None
+    if outputs.numel() != targets.numel():
+        return None
+    if _are_zero_or_one(targets):
+        return Targets.BINARY if outputs.numel() == len(outputs) else None
+    if _are_shares(targets):
+        return None
+    return Targets.VALUES if targets.is_floating_point() and _vary(targets) else None
+
+
+def misfit(outputs: Tensor | None, targets: Tensor) -> str:
+    """Why outputs cannot be scored against these targets, in a clause."""
+    if outputs is None:
+        return "the model returns no floating tensor with a row for each sample"
+    shapes = f"outputs have shape {_shape(outputs)}, targets {_shape(targets)}"
+    if targets.is_floating_point() and not bool(targets.isfinite().all()):
+        return "the targets hold NaN or infinity"
+    if _are_labels(targets) and outputs.dim() == 2 and outputs.shape[1] > 1:
+        low, high = int(targets.min()), int(targets.max())
+        return f"labels run from {low} to {high}, but there are {outputs.shape[1]} outputs"
+    if outputs.numel() != targets.numel():
+        return shapes
+    if _are_zero_or_one(targets):
+        return f"targets are 0 or 1 in several columns ({shapes})"
+    if _are_shares(targets):
+        return f"targets are shares of classes that add up to 1 ({shapes})"
+    if not targets.is_floating_point():
+        return f"targets are whole numbers in the shape of the outputs ({shapes})"
+    if not _vary(targets):
+        return "all targets are the same"
+    return "they explain none of the variance of the targets (R2 is not above 0)"
+
+
+def figures(kind: Targets, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Figures whose mean over samples is the score, the decisive one first.
+
+    Args:
+        kind: From :func:`kind_of`.
+        outputs: Shape (samples, ...).
+        targets: Shape (samples, ...).
+
+    Returns:
+        By name, float64, shape (samples,): ``accuracy`` and ``loss`` (cross-entropy, nats); for
+        values ``R2`` (1 - squared error / variance of the targets, ddof 0) and ``loss`` (squared
+        error, mean over the values of a sample).
+    """
+    scores = outputs.detach().cpu().double()
+    if kind is Targets.CLASSES:
+        labels = targets.long()
+        return {
+            ACCURACY: (scores.argmax(1) == labels).double(),
+            LOSS: functional.cross_entropy(scores, labels, reduction="none"),
+        }
+    rows = scores.reshape(len(scores), -1)
+    wanted = targets.double().reshape(len(rows), -1)
+    if kind is Targets.BINARY:
+        chance = rows if _are_probabilities(rows) else torch.sigmoid(rows)
+        loss = functional.binary_cross_entropy(chance, wanted, reduction="none")
+        return {ACCURACY: ((chance > 0.5).double() == wanted).double()[:, 0], LOSS: loss[:, 0]}
+    error = (rows - wanted).square().mean(dim=1)
+    variance = (wanted - wanted.mean(dim=0)).square().mean()
+    return {R2: 1.0 - error / variance, LOSS: error}
+
+
+def perfect(kind: Targets, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Outputs that are right throughout, in the shape and on the scale of the model's own."""
+    sure = 10.0 * float(outputs.abs().max()) + 10.0
+    if kind is Targets.CLASSES:
+        right = functional.one_hot(targets.long(), outputs.shape[1]).to(outputs)
+        return right if _are_probabilities(outputs) else sure * right
+    right = targets.reshape(outputs.shape).to(outputs)
+    if kind is Targets.BINARY and not _are_probabilities(outputs):
+        return sure * (2.0 * right - 1.0)
+    return right
+
+
+def _are_labels(targets: Tensor) -> bool:
+    """Whether targets are one whole number a sample; some data hold those as floats."""
+    if targets.dim() != 1:
+        return False
+    if not targets.is_floating_point():
+        return True
+    return bool(targets.isfinite().all()) and bool((targets == targets.round()).all())
+
+
+def _are_zero_or_one(targets: Tensor) -> bool:
+    return bool(((targets == 0) | (targets == 1)).all())
+
+
+def _are_shares(targets: Tensor) -> bool:
+    """Whether targets are soft labels: several columns that add up to 1 in each row."""
+    if targets.dim() != 2 or targets.shape[1] < 2 or bool((targets < 0).any()):
+        return False
+    return bool(((targets.sum(dim=1) - 1.0).abs() < 1e-3).all())
+
+
+def _are_probabilities(rows: Tensor) -> bool:
+    return bool(((rows >= 0.0) & (rows <= 1.0)).all())
+
+
+def _vary(targets: Tensor) -> bool:
+    return bool(targets.isfinite().all()) and bool((targets != targets[:1]).any())
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
