@@ -22,12 +22,12 @@ def test_every_option_reaches_the_request(run, pipeline):
     run(
         *("fix", "model.pt", "--recalibrate", "--output", "o.pt", "--overwrite", "--dry-run"),
         *("--force", "--include-frozen", "--holdout", "h.npz", "--seed", 5, "--in-place"),
-        *("--metric", "m.py:f"),
+        *("--metric", "m.py:f", "--train-batch-size", 32),
     )
 
     assert pipeline.requests == [
         FixRequest(
-            scan=ScanRequest(model="model.pt", seed=5, metric="m.py:f"),
+            scan=ScanRequest(model="model.pt", seed=5, metric="m.py:f", train_batch_size=32),
             method="recalibrate",
             output="o.pt",
             overwrite=True,

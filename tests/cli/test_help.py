@@ -38,6 +38,22 @@ def test_options_keep_to_one_line(run, command):
     assert all(line[2] in "-*" or line[2].isalpha() or command == ("explain",) for line in options)
 
 
+SHARED = {
+    *("--arch", "--arch-arg", "--key", "--allow-pickle", "--data", "--data-arg", "--input"),
+    *("--label", "--forward", "--noise", "--metric", "--batch-size", "--train-batch-size"),
+    *("--samples", "--seed", "--device", "--memory", "--format", "--quiet"),
+}
+OF_A_MEASUREMENT = {"--metric", "--train-batch-size", "--memory"}
+
+
+@pytest.mark.parametrize("command", ["scan", "fix", "inspect"])
+def test_shared_options(run, command):
+    """What chooses model and data is chosen alike everywhere; inspect measures nothing."""
+    words = run(command, "--help").out.split()
+
+    assert SHARED & set(words) == SHARED - (OF_A_MEASUREMENT if command == "inspect" else set())
+
+
 def test_examples_are_possible(run, pipeline):
     """The example of each help is accepted by the command."""
     for command in COMMANDS[1:4]:

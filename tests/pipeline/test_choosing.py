@@ -20,7 +20,7 @@ from varshift_cli.diagnosis.staleness import Staleness
 from varshift_cli.instrument import find_batch_norms
 from varshift_cli.measurement.folds import cut_folds
 from varshift_cli.measurement.samples import Samples, identify
-from varshift_cli.pipeline import fix_checkpoint
+from varshift_cli.pipeline import deciding, fix_checkpoint
 from varshift_cli.pipeline.certainty import Answers, Certainty, answers_of
 from varshift_cli.pipeline.choice import choose_by_buffers, choose_by_labels, nothing_needed
 from varshift_cli.pipeline.crossfit import cross_fit
@@ -271,6 +271,28 @@ def test_a_repaired_net_has_nothing_to_repair(
         assert {path.name for path in folder.iterdir()} == names
         (folder / "m.fixed.varshift").unlink(missing_ok=True)
         names.discard("m.fixed.varshift")
+
+
+def test_the_batch_size_of_training_is_what_momentum_is_judged_by(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--train-batch-size tells what else is taken from the batches of the data."""
+    torch.manual_seed(0)
+    x = torch.randn(400, 12)
+    torch.save(warmed_up(Mlp(), x).state_dict(), "m.pt")
+    np.savez("calib.npz", x=x.numpy())
+    sizes = []
+
+    def staleness(*_args: object, size: int, **_more: object) -> Staleness:
+        sizes.append(size)
+        return Staleness(0.02, 1.0)
+
+    monkeypatch.setattr(deciding, "staleness", staleness)
+    for given in (None, 16):
+        scan = ScanRequest("m.pt", arch="code.py:Mlp", data="calib.npz", train_batch_size=given)
+        fix_checkpoint(FixRequest(scan, method="auto", dry_run=True))
+
+    assert sizes == [64, 16]
 
 
 def test_harm_is_rejected_in_numbers(folder: Path) -> None:

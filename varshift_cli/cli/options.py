@@ -179,16 +179,14 @@ Recalibrate = Annotated[
 ]
 Correct = Annotated[
     bool,
-    typer.Option("--correct", metavar=_FLAG, help="take out what dropout put in, no more"),
+    typer.Option("--correct", metavar=_FLAG, help="take out what dropout put in"),
 ]
 Auto = Annotated[
     bool,
     # What happens without a method; hidden, as the help fills its screen.
     typer.Option("--auto", metavar=_FLAG, help="better of both, or neither", hidden=True),
 ]
-Revert = Annotated[
-    bool, typer.Option("--revert", metavar=_FLAG, help="put the old buffers back, to the bit")
-]
+Revert = Annotated[bool, typer.Option("--revert", metavar=_FLAG, help="put the old buffers back")]
 Holdout = Annotated[
     str | None,
     typer.Option(metavar="FILE[:NAME]", help="other data: scores before and after"),

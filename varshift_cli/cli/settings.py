@@ -194,7 +194,7 @@ def with_holdout(settled: Settled, holdout: str | None, said: str | None) -> Set
     return replace(settled, code={**settled.code, holdout: who})
 
 
-_OF_THIS_SCAN = ("allow_pickle", "train_batch_size", "train_data")
+_OF_THIS_SCAN = ("allow_pickle", "train_data")
 """Not to be repeated as they are in a command to run next."""
 
 _PLAIN = (

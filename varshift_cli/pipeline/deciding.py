@@ -55,7 +55,8 @@ class Evidence:
         judge: Of outputs on the calibration data.
         held_out: Other data, which then judge instead.
         regroup: Whether the batches were cut by varshift.
-        batch_size: As asked for; ``None`` for a loader of uneven batches.
+        batch_size: Of training where it was told, else as the data are cut; ``None`` for uneven
+            batches.
         whole: Whether the model takes batches of one size only.
     """
 

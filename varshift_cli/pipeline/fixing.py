@@ -118,7 +118,7 @@ def _evidence(
         judge_of(request.scan, inputs, inputs.data),
         _held_out(request, inputs, work),
         inputs.data.regroupable,
-        inputs.data.batch_size,
+        request.scan.train_batch_size or inputs.data.batch_size,
         inputs.built.fixed_batch is not None,
     )
 
