@@ -69,14 +69,23 @@ def test_baseline_of_the_file(run, pipeline, base):
     assert run("scan", "model.pt", "--baseline", "").code == 1
 
 
-def test_the_baseline_may_be_renewed(run, pipeline, base):
-    """The report may be written onto the baseline that it was compared with."""
+@pytest.mark.parametrize("command", ["scan", "check"])
+def test_the_baseline_is_not_written_over(run, pipeline, base, command):
+    """What failed now would pass the next time; setting the baseline aside renews it."""
     pipeline.report = with_one_worse()
+    Path("link.json").symlink_to(base)
+    model = write("now.json", with_one_worse())
+    before = Path(base).read_bytes()
 
-    first = run("scan", "model.pt", "--baseline", base, "--report", base)
-    second = run("scan", "model.pt", "--baseline", base)
+    ended = run(command, model, "--baseline", base, "--report", "link.json")
 
-    assert (first.code, second.code) == (1, 0)
+    assert (ended.code, ended.out, pipeline.requests) == (2, "", [])
+    assert ended.err.startswith("error: --report link.json: this file is the baseline already\n")
+    assert Path(base).read_bytes() == before
+    settings(f'baseline = "{base}"\n')
+    assert run(command, model, "--report", base, "--max-shift", 99).code == 2
+    assert run(command, model, "--baseline=", "--report", base, "--max-shift", 99).code == 0
+    assert Path(base).read_bytes() != before
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,12 @@ def check(
     from varshift_cli.report import FORMATS
 
     config = load_config()
-    files = output.report_files(report or (), FORMATS, reserved=output.the_report(saved))
     found = read_report(saved)
     gate = settle_gate(
         config, max_shift=max_shift, baseline=baseline, otherwise=found.verdict.threshold
     )
+    reserved = {**output.the_report(saved), **gate.reads}
+    files = output.report_files(report or (), FORMATS, reserved=reserved)
     if not gate.is_set:
         raise UsageError(
             "there is nothing to check against: no threshold was given",

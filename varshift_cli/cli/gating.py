@@ -29,6 +29,14 @@ class Gate:
         """Whether anything can fail."""
         return self.policy.gates or self.baseline is not None
 
+    @property
+    def reads(self) -> dict[Path, str]:
+        """The baseline, as :func:`varshift_cli.cli.output.report_files` wants it.
+
+        Written over, it would let pass the next time what failed now.
+        """
+        return {} if self.source is None else {Path(self.source).resolve(): "the baseline"}
+
     def judged(self, report: Report) -> Report:
         """The report with its verdict.
 

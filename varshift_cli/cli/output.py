@@ -149,7 +149,10 @@ def report_files(
     for path in paths:
         each = ReportFile(path, Path(path).resolve(), choose_format(path, formats))
         if each.target in taken:
-            raise UsageError(f"--report {path}: this file is {taken[each.target]} already")
+            raise UsageError(
+                f"--report {path}: this file is {taken[each.target]} already",
+                hint="Give the report another name.",
+            )
         _check_place(each)
         each.format.ready()
         taken[each.target] = f"--report {path}"

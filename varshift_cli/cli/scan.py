@@ -83,7 +83,8 @@ def scan(
         all_layers=bool(all or config.all),
         typed=said.typed(),
     )
-    files = output.report_files(report or (), FORMATS, reserved=files_read(settled.request))
+    reserved = {**files_read(settled.request), **gate.reads}
+    files = output.report_files(report or (), FORMATS, reserved=reserved)
     quiet = bool(quiet or config.quiet)
     announce(settled, config, quiet=quiet)
     from varshift_cli.pipeline import scan_checkpoint, scan_until
