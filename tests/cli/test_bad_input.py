@@ -189,6 +189,8 @@ CASES = {
                             "unexpected 1 (running_mean)"),
     "a pickled module": (("module.pt", "--data", "good.npz"), "--allow-pickle"),
     "no --arch": ((ZIP, "--data", "good.npz"), "--arch"),
+    "neither": ((ZIP,), "--arch and --data are missing: zip.pt holds tensors only"),
+    "no --data for a model": (("scripted.pt",), "error: no calibration data: --data is missing"),
     "no --data": ((ZIP, "--arch", "model.py:Net"), "--data is missing"),
     "no such key": ((ZIP, *GOOD, "--key", "ema"), "nothing at --key 'ema'"),
     "no such model file": (arch("none.py:Net"), "there is no file none.py"),

@@ -92,7 +92,7 @@ def open_inputs(request: ScanRequest) -> Inputs:
     device = choose_device(request.device)
     memory_budget(request.memory, device)  # a mistake in it should show at once
     if request.data is None:
-        raise _no_data(checkpoint, request.key)
+        raise _no_data(request, checkpoint)
     search = [Path.cwd(), checkpoint.path.parent]
     state = checkpoint.state_dict(request.key)
     built = _build(request, checkpoint, state, search)
@@ -105,12 +105,24 @@ def open_inputs(request: ScanRequest) -> Inputs:
     return Inputs(checkpoint, state, built, data, device, forward, noise, metric)
 
 
-def _no_data(checkpoint: Checkpoint, key: str | None) -> UsageError:
-    clue = likely_input(checkpoint.state_dict(key))
+_WITH_MODEL = ("torchscript", "exported", "module")
+"""Containers that hold the model itself, so that no --arch is needed."""
+
+
+def _no_data(request: ScanRequest, checkpoint: Checkpoint) -> UsageError:
+    """What is missing; --arch as well where it is, so that not each takes a run to learn of."""
+    advice = (
+        "Give --data calib.npz, or --data file.py:function returning a loader; or put "
+        'data = "..." into ./varshift.toml.'
+    )
+    clue = likely_input(checkpoint.state_dict(request.key))
+    hint = advice if clue is None else f"{advice}\n{clue}"
+    if request.arch is not None or checkpoint.container in _WITH_MODEL:
+        return UsageError("no calibration data: --data is missing", hint=hint)
     return UsageError(
-        "no calibration data: --data is missing",
-        hint="Give --data calib.npz, or --data file.py:function returning a loader; or put "
-        'data = "..." into ./varshift.toml.' + ("" if clue is None else f"\n{clue}"),
+        f"--arch and --data are missing: {checkpoint.path} holds tensors only, so that the code "
+        "of the model is needed, and samples to run through it",
+        hint=f"Give --arch model.py:Net, a class or function that builds the model.\n{hint}",
     )
 
 
