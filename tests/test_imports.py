@@ -15,12 +15,13 @@ import varshift_cli
 
 PACKAGE = Path(varshift_cli.__file__).parent
 
-FACTS = {"records", "errors", "interrupts"}
+FACTS = {"records", "errors", "interrupts", "nearby"}
 MEASURING = {"statistics", "instrument", "measurement"}
 
 ARROWS = {
     "errors": set(),
     "interrupts": set(),
+    "nearby": set(),
     "records": set(),
     "causes": FACTS,
     "config": FACTS,
@@ -44,7 +45,7 @@ ARROWS = {
 }
 """``version`` is the package itself, from which only ``__version__`` may be taken."""
 
-WITHOUT_TORCH = ("errors", "records", "causes", "config", "gate", "report", "cli")
+WITHOUT_TORCH = ("errors", "nearby", "records", "causes", "config", "gate", "report", "cli")
 """Rooms that answer at once; cli reaches the others from inside its commands."""
 
 OPENERS = {"pickle", "zipfile", "importlib", "runpy", "safetensors", "numpy.load", "torch.load"}

@@ -176,6 +176,11 @@ def arch(spec):
 
 CASES = {
     "no such file": (("none.pt", *GOOD), "no such file: none.pt"),
+    "a mistyped file": (("zpi.pt", *GOOD), "Did you mean zip.pt?"),
+    "no such folder": (("away/zip.pt", *GOOD), "There is no folder away."),
+    "mistyped data": (data("goood.npz"), "Did you mean good.npz?"),
+    "a mistyped model file": (arch("modell.py:Net"), "Did you mean model.py?"),
+    "nothing like it": (arch("model.py:Zebra"), "There are: Ends, Hungry, Net, "),
     "no checkpoint": (("text.pt", *GOOD), "is no checkpoint"),
     "zip cut off": (("zip_cut.pt", *GOOD), "damaged or truncated"),
     "legacy cut off": (("legacy_cut.pt", *GOOD), "damaged or truncated"),

@@ -23,3 +23,13 @@ def test_unknown(run):
 
     assert ended.code == 2
     assert ended.err.startswith("error: there is no cause 'VS219'\nhint:  did you mean VS21")
+
+
+@pytest.mark.parametrize("code", ["VS999", "VS190", "VS599", "foo"])
+def test_nothing_near(run, code):
+    """A code far from any is answered by how to list them."""
+    ended = run("explain", code)
+
+    assert (
+        ended.err == f"error: there is no cause {code!r}\nhint:  varshift explain lists them all\n"
+    )

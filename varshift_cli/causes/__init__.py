@@ -7,12 +7,12 @@ of the network's structure, VS5xx of the data.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 
 from varshift_cli.causes import batches, buffers, data, dropout, prediction, stale, structure
 from varshift_cli.causes.cause import Cause, Family
 from varshift_cli.errors import UsageError
+from varshift_cli.nearby import nearest
 
 __all__ = ["CATALOGUE", "Cause", "Family", "find"]
 
@@ -41,9 +41,16 @@ def find(code: str) -> Cause:
     )
 
 
+_LENGTH = len("VS101")
+_NEAR = 9
+_ALIKE = 0.8
+
+
 def _nearest(wanted: str) -> str | None:
-    """Of the same hundred the nearest number, else the code that looks most alike."""
-    siblings = [code for code in CATALOGUE if code[:3] == wanted[:3]]
-    if siblings and wanted[2:].isdecimal():
-        return min(siblings, key=lambda code: abs(int(code[2:]) - int(wanted[2:])))
-    return next(iter(difflib.get_close_matches(wanted, CATALOGUE, n=1)), None)
+    """The code of the same hundred that is fewest numbers away; else one that looks alike."""
+    if len(wanted) == _LENGTH and wanted[2:].isdecimal():
+        siblings = [code for code in CATALOGUE if code[:3] == wanted[:3]]
+        apart = {code: abs(int(code[2:]) - int(wanted[2:])) for code in siblings}
+        near = min(siblings, key=lambda code: apart[code], default=None)
+        return near if near is not None and apart[near] <= _NEAR else None
+    return nearest(wanted, CATALOGUE, alike=_ALIKE)

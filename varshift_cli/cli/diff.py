@@ -11,6 +11,7 @@ import typer
 
 from varshift_cli.cli import options
 from varshift_cli.errors import CheckpointNotFoundError, UsageError
+from varshift_cli.nearby import file_hint
 
 _JSON = re.compile(rb'(\xef\xbb\xbf)?\s*\{\s*["}]')
 """How a JSON report begins; a safetensors file has eight bytes before its brace."""
@@ -58,7 +59,9 @@ def _is_report(path: str) -> bool:
     if path == "-":
         return True
     if not Path(path).exists():
-        raise CheckpointNotFoundError(f"no such file: {path}", hint="Check the path.")
+        raise CheckpointNotFoundError(
+            f"no such file: {path}", hint=file_hint(path, "Check the path.")
+        )
     try:
         with Path(path).open("rb") as file:
             return _JSON.match(file.read(64)) is not None

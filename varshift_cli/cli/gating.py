@@ -12,6 +12,7 @@ from varshift_cli.cli import output
 from varshift_cli.cli.saved import read_report
 from varshift_cli.config import Config
 from varshift_cli.errors import NothingToMeasureError, ReportError, UsageError
+from varshift_cli.nearby import file_hint
 from varshift_cli.records import Policy, Report
 
 
@@ -110,9 +111,10 @@ def _read_baseline(path: str) -> Report:
     if path == "-":
         raise UsageError("--baseline reads a file, not stdin")
     if not Path(path).exists():
+        make = f"make it from a good state: varshift scan MODEL --baseline= --report {path}"
         raise ReportError(
             f"there is no baseline {path}",
-            hint=f"make it from a good state: varshift scan MODEL --baseline= --report {path}",
+            hint="\n".join(each for each in (file_hint(path), make) if each is not None),
         )
     try:
         return read_report(path)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from varshift_cli.errors import ReportError
+from varshift_cli.nearby import file_hint
 
 if TYPE_CHECKING:
     from varshift_cli.records import Report
@@ -42,7 +43,7 @@ def _read(path: str) -> str:
             return sys.stdin.read()
         return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ReportError(f"there is no report {path}") from None
+        raise ReportError(f"there is no report {path}", hint=file_hint(path)) from None
     except UnicodeDecodeError:
         raise ReportError(f"{path} is not a JSON report: it is not UTF-8 text") from None
     except OSError as error:

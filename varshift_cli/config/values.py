@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable
 from typing import Any
 
 from varshift_cli.errors import ConfigError
+from varshift_cli.nearby import nearest
 
 
 def text(value: object, where: str) -> str:
@@ -91,10 +91,10 @@ def wrong(where: str, expected: str, value: object) -> ConfigError:
 def unknown(name: str, known: Iterable[str], where: str) -> ConfigError:
     """The error for a name that there is not, with the nearest that there is."""
     choices = list(known)
-    near = difflib.get_close_matches(name.replace("_", "-"), choices, n=1)
+    near = nearest(name.replace("_", "-"), choices, alike=0.6)
     return ConfigError(
         f"{where}: there is no setting {name!r}",
-        hint=f"did you mean {near[0]}?" if near else f"settings are {', '.join(choices)}",
+        hint=f"did you mean {near}?" if near else f"settings are {', '.join(choices)}",
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from varshift_cli.errors import UsageError
 from varshift_cli.loading.importing import nearest_hint
+from varshift_cli.nearby import file_hint
 
 _LONGEST = 60
 
@@ -54,7 +55,7 @@ def _read(name: str, option: str, search_dirs: Sequence[Path]) -> Any:
     """The content of a JSON, YAML or TOML file."""
     path = next((p for p in (Path(), *search_dirs) if (p / name).is_file()), None)
     if path is None:
-        raise UsageError(f"{option}: there is no file {name}")
+        raise UsageError(f"{option}: there is no file {name}", hint=file_hint(name))
     path = path / name
     try:
         text = path.read_text(encoding="utf-8")

@@ -19,6 +19,7 @@ from varshift_cli.loading.containers import open_checkpoint
 from varshift_cli.loading.containers.source import SourceFile
 from varshift_cli.loading.containers.zip_directory import ZipDirectory
 from varshift_cli.loading.importing import nearest_hint
+from varshift_cli.nearby import file_hint
 
 _INPUTS = ("x", "inputs", "images", "X")
 _LABELS = ("y", "labels", "targets", "label", "target")
@@ -49,7 +50,7 @@ def read_arrays(path: Path, input_name: str | None, label_name: str | None) -> A
         DataError: If it cannot be read, or it is not clear which array is which.
     """
     if not path.is_file():
-        raise DataError(f"there is no data file {path}")
+        raise DataError(f"there is no data file {path}", hint=file_hint(path))
     try:
         found = _read_npz(path) if path.suffix.lower() in {".npz", ".npy"} else _read_own(path)
     except CheckpointError as problem:

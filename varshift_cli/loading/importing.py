@@ -18,14 +18,17 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from varshift_cli.errors import UsageError, VarshiftError
 from varshift_cli.interrupts import tidied
+from varshift_cli.nearby import file_hint
 
 _SHOWN = 8
 _OURS = Path(__file__).resolve().parents[1]
@@ -88,10 +91,27 @@ def import_target(target: Target, search_dirs: Sequence[Path], error: type[Varsh
             if not hasattr(found, part):
                 raise error(
                     f"{target.place} has no {target.name!r}",
-                    hint=nearest_hint(part, [n for n in dir(found) if not n.startswith("_")]),
+                    hint=nearest_hint(part, _that_could_be_meant(found)),
                 )
             found = getattr(found, part)
         return found
+
+
+def _that_could_be_meant(owner: Any) -> list[str]:
+    """Public names of a module or class: what it defines itself, or all, if that is nothing.
+
+    A file's imports, such as ``nn``, are names in it as well.
+    """
+    public = {name: getattr(owner, name, None) for name in dir(owner) if not name.startswith("_")}
+    if not isinstance(owner, ModuleType):
+        return list(public)
+    own = [
+        name
+        for name, value in public.items()
+        if isinstance(value, nn.Module | Dataset | DataLoader)
+        or (isinstance(value, type | FunctionType) and value.__module__ == owner.__name__)
+    ]
+    return own or [name for name, value in public.items() if not isinstance(value, ModuleType)]
 
 
 def nearest_hint(name: str, known: Sequence[str]) -> str | None:
@@ -142,9 +162,10 @@ def _find_file(target: Target, search_dirs: Sequence[Path], error: type[Varshift
         path = folder / target.place
         if path.is_file():
             return path.resolve()
+    looked = "Looked in " + ", ".join(str(folder) for folder in search_dirs or [Path.cwd()]) + "."
     raise error(
         f"{target.option} {target.label}: there is no file {target.place}",
-        hint="Looked in " + ", ".join(str(folder) for folder in search_dirs or [Path.cwd()]) + ".",
+        hint=file_hint(target.place, looked),
     )
 
 

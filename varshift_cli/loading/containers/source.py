@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from varshift_cli.errors import CheckpointError, CheckpointNotFoundError
+from varshift_cli.nearby import file_hint
 
 CHUNK = 1 << 20
 
@@ -46,7 +47,7 @@ class SourceFile:
             stat = path.stat()
         except (FileNotFoundError, NotADirectoryError) as problem:
             raise CheckpointNotFoundError(
-                f"no such file: {path}", hint="Check the path of the checkpoint."
+                f"no such file: {path}", hint=file_hint(path, "Check the path of the checkpoint.")
             ) from problem
         except (OSError, ValueError) as problem:
             raise CheckpointError(f"{path} cannot be looked at: {problem}") from problem
