@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from varshift_cli.errors import UsageError
+from varshift_cli.errors import CheckpointNotFoundError, UsageError
 from varshift_cli.loading import check_sidecar_place, sidecar_path, weights_file
+from varshift_cli.nearby import file_hint
 from varshift_cli.records import FixRequest, files_read
 
 
@@ -16,10 +17,15 @@ def output_path(request: FixRequest) -> Path:
     By default ``model.fixed.pt`` for ``model.pt``, or ``model.reverted.pt`` for a revert.
 
     Raises:
+        CheckpointNotFoundError: There is no checkpoint.
         UsageError: The file exists, its folder does not, or cannot be written; or what would be
             written is what the run reads.
     """
     source = weights_file(request.scan.model)
+    if not source.exists():  # else its folder would be told of as that of the output
+        raise CheckpointNotFoundError(
+            f"no such file: {source}", hint=file_hint(source, "Check the path of the checkpoint.")
+        )
     output = _in_place(request, source) if request.in_place else _beside(request, source)
     if request.method != "revert":
         check_sidecar_place(output, overwrite=request.overwrite)
@@ -52,7 +58,7 @@ def _beside(request: FixRequest, source: Path) -> Path:
     if not output.parent.is_dir():
         raise UsageError(f"the output folder {output.parent} does not exist")
     _check_writable(output.parent)
-    if output.exists() and source.exists() and output.samefile(source):
+    if output.exists() and output.samefile(source):
         raise UsageError(
             f"{output} is the checkpoint itself",
             hint="Give another name with --output, or say --in-place.",
