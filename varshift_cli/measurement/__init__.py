@@ -2,13 +2,9 @@
 
 from varshift_cli.measurement.figures import labels_of, targets_of
 from varshift_cli.measurement.layers import LayerMoments, layer_record
-from varshift_cli.measurement.measure import (
-    Measurement,
-    check_batches,
-    measure,
-    nothing_to_measure,
-)
+from varshift_cli.measurement.measure import Measurement, measure
 from varshift_cli.measurement.outputs import effect_of
+from varshift_cli.measurement.unmeasurable import check_batches, nothing_to_measure
 
 __all__ = [
     "LayerMoments",
