@@ -121,72 +121,53 @@ def _without_training(trials: Trials, path: str | None) -> Iterable[Remedy]:
 def _with_training(trials: Trials, dropouts: Sequence[DropoutRecord]) -> Iterable[Remedy]:
     where, modules = _where(dropouts), not _has_functional(dropouts)
     strongest = max((each.p or 0.0 for each in dropouts), default=0.0)
+    for result, title, edit, call in _changes(trials, strongest):
+        if result is not None:
+            how = f"{where}: {edit}" + (f"; or varshift_cli.{call}" if modules else "")
+            yield _remedy(title, how, result, trials, training=True)
 
-    def how(edit: str, call: str) -> str:
-        return f"{where}: {edit}" + (f"; or {call}" if modules else "")
 
-    yield _remedy(
-        "Move the dropout behind the last BatchNorm",
-        how(
-            f"take it out, and put nn.Dropout({strongest:g}) before the last linear layer",
-            "varshift_cli.move_dropout(model)",
-        ),
+def _changes(trials: Trials, p: float) -> Iterable[tuple[Result | None, str, str, str]]:
+    """What each change of the dropouts leaves, its title, the edit, and the call that makes it."""
+    yield (
         trials.move,
-        trials,
-        training=True,
+        "Move the dropout behind the last BatchNorm",
+        f"take it out, and put nn.Dropout({p:g}) before the last linear layer",
+        "move_dropout(model)",
     )
-    if trials.uout is not None:
-        yield _remedy(
-            f"Uout({BETA:g}) in place of dropout",
-            how(
-                f"varshift_cli.Uout({BETA:g}) in its place",
-                f"varshift_cli.swap_dropout(model, varshift_cli.Uout({BETA:g}))",
-            ),
-            trials.uout,
-            trials,
-            training=True,
-        )
-    if trials.by_element is not None:
-        yield _remedy(
-            "Drop elements in place of whole channels",
-            how(
-                f"nn.Dropout({strongest:g}) in place of Dropout1d, 2d or 3d",
-                f"varshift_cli.swap_dropout(model, torch.nn.Dropout({strongest:g}))",
-            ),
-            trials.by_element,
-            trials,
-            training=True,
-        )
-    if trials.lower is not None:
-        lower = strongest * trials.fraction
-        yield _remedy(
-            f"Drop less: p = {lower:.2g} in place of {strongest:g}",
-            how(
-                f"p = {lower:.2g}",
-                f"varshift_cli.swap_dropout(model, torch.nn.Dropout({lower:.2g}))",
-            ),
-            trials.lower,
-            trials,
-            training=True,
-        )
-    if trials.gaussian is not None:
-        sigma = (strongest / (1.0 - strongest)) ** 0.5 if strongest < 1.0 else 1.0
-        yield _remedy(
-            "Gaussian noise of equal strength",
-            how(
-                f"varshift_cli.GaussianDropout({sigma:.2g}) in its place",
-                f"varshift_cli.swap_dropout(model, varshift_cli.GaussianDropout({sigma:.2g}))",
-            ),
-            trials.gaussian,
-            trials,
-            training=True,
-        )
-    yield _remedy(
-        "No dropout before BatchNorm at all",
-        how("take it out", "varshift_cli.swap_dropout(model, torch.nn.Identity())"),
+    uout = f"varshift_cli.Uout({BETA:g})"
+    yield (
+        trials.uout,
+        f"Uout({BETA:g}) in place of dropout",
+        f"{uout} in its place",
+        f"swap_dropout(model, {uout})",
+    )
+    yield (
+        trials.by_element,
+        "Drop elements in place of whole channels",
+        f"nn.Dropout({p:g}) in place of Dropout1d, 2d or 3d",
+        f"swap_dropout(model, torch.nn.Dropout({p:g}))",
+    )
+    lower = f"{p * trials.fraction:.2g}"
+    yield (
+        trials.lower,
+        f"Drop less: p = {lower} in place of {p:g}",
+        f"p = {lower}",
+        f"swap_dropout(model, torch.nn.Dropout({lower}))",
+    )
+    sigma = (p / (1.0 - p)) ** 0.5 if p < 1.0 else 1.0
+    gaussian = f"varshift_cli.GaussianDropout({sigma:.2g})"
+    yield (
+        trials.gaussian,
+        "Gaussian noise of equal strength",
+        f"{gaussian} in its place",
+        f"swap_dropout(model, {gaussian})",
+    )
+    yield (
         trials.remove,
-        trials,
-        training=True,
+        "No dropout before BatchNorm at all",
+        "take it out",
+        "swap_dropout(model, torch.nn.Identity())",
     )
 
 
