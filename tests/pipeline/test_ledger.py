@@ -96,9 +96,9 @@ def nothing_left(folder: Path) -> Iterator[None]:
 STAGES = [
     (patching, "_plan"),
     (patching, "_copy_and_edit"),
-    (patching, "_compare_bytes"),
-    (patching, "_compare_tensors"),
-    (patching, "_publish"),
+    (patching, "compare_bytes"),
+    (patching, "compare_tensors"),
+    (patching, "publish"),
     (writing, "write_sidecar"),
     (patching.os, "fsync"),
     (patching.shutil, "copymode"),
@@ -148,7 +148,7 @@ def test_a_repair_that_breaks_off(folder, monkeypatch, place, name, error):
             (folder / "model.fixed.varshift").unlink()
 
 
-@pytest.mark.parametrize("name", ["_publish", "_compare_tensors"])
+@pytest.mark.parametrize("name", ["publish", "compare_tensors"])
 def test_ctrl_c_right_after_a_stage(folder, monkeypatch, name):
     """The output is there whole with its sidecar, or nothing of either."""
     before = files_in(folder)
@@ -162,7 +162,7 @@ def test_ctrl_c_right_after_a_stage(folder, monkeypatch, name):
     assert before.items() <= files_in(folder).items()
 
 
-@pytest.mark.parametrize("name", ["_compare_tensors", "_publish"])
+@pytest.mark.parametrize("name", ["compare_tensors", "publish"])
 def test_an_overwritten_repair_that_breaks_off(folder, monkeypatch, name):
     """With --overwrite the earlier output and its sidecar stay as they were."""
     fix(folder)

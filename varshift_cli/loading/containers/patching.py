@@ -13,17 +13,20 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from varshift_cli.errors import CheckpointError, WriteError
 from varshift_cli.loading.containers.checkpoint import PatchRecord
-from varshift_cli.loading.containers.opening import open_checkpoint
-from varshift_cli.loading.containers.replacing import replace_original, sync_folder
+from varshift_cli.loading.containers.comparing import (
+    Edit,
+    compare_bytes,
+    compare_tensors,
+    same_bits,
+)
+from varshift_cli.loading.containers.replacing import publish, replace_original
 from varshift_cli.loading.containers.selection import Candidate
 from varshift_cli.loading.containers.source import CHUNK
 from varshift_cli.loading.containers.temporary import temporary_beside
@@ -32,19 +35,6 @@ from varshift_cli.loading.containers.walking import all_tensors
 
 if TYPE_CHECKING:
     from varshift_cli.loading.containers.checkpoint import Checkpoint
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """Bytes to put at an offset of the file."""
-
-    offset: int
-    data: bytes
-
-    @property
-    def end(self) -> int:
-        """One past the last byte."""
-        return self.offset + len(self.data)
 
 
 def write_patched(
@@ -68,14 +58,14 @@ def write_patched(
         edits, changed_tensors = _plan(checkpoint, refs, values)
         with _temporary_beside(output) as temporary:
             sha256 = _copy_and_edit(checkpoint, temporary, edits)
-            changed_bytes = _compare_bytes(checkpoint, temporary, edits)
-            _compare_tensors(checkpoint, temporary, refs, values)
+            changed_bytes = compare_bytes(checkpoint, temporary, edits)
+            compare_tensors(checkpoint, temporary, refs, values)
             if before_publishing is not None:
                 before_publishing(sha256)
             if in_place:
                 replace_original(checkpoint.source, temporary, output, sha256)
             else:
-                _publish(temporary, output, overwrite=overwrite)
+                publish(temporary, output, overwrite=overwrite)
     except CheckpointError as problem:
         raise WriteError(
             f"{output} was not written: {problem.message}", hint=problem.hint
@@ -204,10 +194,10 @@ def _plan(
         data = checkpoint.read_record(record)
         for name in names:
             view = refs[name].view_of(data)
-            changed += not _same_bits(view, values[name])
+            changed += not same_bits(view, values[name])
             view.copy_(values[name])
         for name in names:
-            if not _same_bits(refs[name].view_of(data), values[name]):
+            if not same_bits(refs[name].view_of(data), values[name]):
                 raise WriteError(f"{name!r} shares its bytes with another buffer that differs")
         start = min(refs[name].span[0] for name in names)
         end = max(refs[name].span[1] for name in names)
@@ -215,13 +205,6 @@ def _plan(
         checksum = zlib.crc32(data).to_bytes(4, "little")
         edits.extend(Edit(place, checksum) for place in spot.checksums)
     return sorted(edits, key=lambda edit: edit.offset), changed
-
-
-def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Bitwise equality, so that NaN equals itself and -0 is not 0."""
-    first = one.contiguous().reshape(-1).view(torch.uint8)
-    second = other.contiguous().reshape(-1).view(torch.uint8)
-    return torch.equal(first, second)
 
 
 @contextmanager
@@ -269,88 +252,3 @@ def _copy_and_edit(checkpoint: Checkpoint, temporary: Path, edits: list[Edit]) -
         while chunk := copy.read(CHUNK):
             after.update(chunk)
     return after.hexdigest()
-
-
-def _compare_bytes(checkpoint: Checkpoint, temporary: Path, edits: list[Edit]) -> int:
-    """How many bytes differ; all of them must lie inside the edits.
-
-    Raises:
-        WriteError: If any other byte differs.
-    """
-    changed = 0
-    position = 0
-    with checkpoint.source.open() as original, temporary.open("rb") as copy:
-        while True:
-            one, two = original.read(CHUNK), copy.read(CHUNK)
-            if len(one) != len(two):
-                raise WriteError("the written copy has another length than the original")
-            if not one:
-                return changed
-            if one != two:
-                differs = np.frombuffer(one, np.uint8) != np.frombuffer(two, np.uint8)
-                changed += int(differs.sum())
-                for edit in edits:
-                    differs[max(edit.offset - position, 0) : max(edit.end - position, 0)] = False
-                if differs.any():
-                    raise WriteError("the written copy differs outside the patched tensors")
-            position += len(one)
-
-
-def _compare_tensors(
-    checkpoint: Checkpoint,
-    temporary: Path,
-    refs: Mapping[str, TensorRef],
-    values: Mapping[str, torch.Tensor],
-) -> None:
-    """Read the copy like any checkpoint and compare every tensor of the patched state dict.
-
-    Raises:
-        WriteError: If one is not what it should be.
-    """
-    written = open_checkpoint(temporary)
-    aliased = {_place(refs[name]) for name in values}
-    for name, ref in refs.items():
-        if ref.obstacle is not None:
-            continue
-        expected = values.get(name)
-        if expected is None:
-            if _place(ref) in aliased:
-                continue
-            expected = checkpoint.read_tensor(name, ref)
-        if not _same_bits(written.read_tensor(name, ref), expected):
-            raise WriteError(f"{name!r} reads back with other values than were written")
-
-
-def _place(ref: TensorRef) -> tuple[str, int, int]:
-    return (ref.storage.record, *ref.span)
-
-
-def _publish(temporary: Path, output: Path, *, overwrite: bool) -> None:
-    """Give the finished file its name, in one step, and never over another file unasked.
-
-    Raises:
-        WriteError: If a file has appeared at ``output`` meanwhile.
-    """
-    if overwrite:
-        temporary.replace(output)
-    else:
-        try:
-            os.link(temporary, output)
-        except FileExistsError as problem:
-            raise WriteError(f"{output} exists already", hint="Use --overwrite.") from problem
-        except OSError:
-            # No hard links here (FAT, some network mounts): claim the name, then take it.
-            _claim(output)
-            try:
-                temporary.replace(output)
-            except OSError:
-                output.unlink()
-                raise
-    sync_folder(output.parent)
-
-
-def _claim(output: Path) -> None:
-    try:
-        output.touch(exist_ok=False)
-    except FileExistsError as problem:
-        raise WriteError(f"{output} exists already", hint="Use --overwrite.") from problem

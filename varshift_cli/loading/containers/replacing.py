@@ -1,4 +1,4 @@
-"""Put a finished file in another's place: at every moment one of the two is there, whole."""
+"""Put a finished file into its place: at every moment it, or what it replaces, is there, whole."""
 
 from __future__ import annotations
 
@@ -39,6 +39,37 @@ def replace_original(source: SourceFile, temporary: Path, output: Path, sha256: 
         backup.replace(output)
         raise WriteError(f"{output} did not read back as written; the original is in its place")
     backup.unlink()
+
+
+def publish(temporary: Path, output: Path, *, overwrite: bool) -> None:
+    """Give the finished file its name, in one step, and never over another file unasked.
+
+    Raises:
+        WriteError: If a file has appeared at ``output`` meanwhile.
+    """
+    if overwrite:
+        temporary.replace(output)
+    else:
+        try:
+            os.link(temporary, output)
+        except FileExistsError as problem:
+            raise WriteError(f"{output} exists already", hint="Use --overwrite.") from problem
+        except OSError:
+            # No hard links here (FAT, some network mounts): claim the name, then take it.
+            _claim(output)
+            try:
+                temporary.replace(output)
+            except OSError:
+                output.unlink()
+                raise
+    sync_folder(output.parent)
+
+
+def _claim(output: Path) -> None:
+    try:
+        output.touch(exist_ok=False)
+    except FileExistsError as problem:
+        raise WriteError(f"{output} exists already", hint="Use --overwrite.") from problem
 
 
 def backup_path(output: Path) -> Path:
