@@ -7,8 +7,8 @@ import torch
 
 from tests.diagnosis.layers import CHANNELS, EPS, asked, layer, moments, statistics, values
 from varshift_cli.diagnosis.batching import small_batches, unsorted
-from varshift_cli.diagnosis.inputs import not_guilty, other_inputs
-from varshift_cli.diagnosis.observations import Observations
+from varshift_cli.diagnosis.inputs import not_guilty, other_inputs, unlike_training
+from varshift_cli.diagnosis.observations import Observations, TrainingData
 from varshift_cli.diagnosis.stored import (
     averaged,
     changed_weights,
@@ -36,10 +36,12 @@ from varshift_cli.records import (
 )
 
 RULES = (
-    shared, permuted, outliers, frozen, averaged, changed_weights, one_batch, too_few, other_eps,
-    unsorted, other_inputs, small_batches, stale,
+    unlike_training, shared, permuted, outliers, frozen, averaged, changed_weights, one_batch,
+    too_few, other_eps, unsorted, other_inputs, small_batches, stale,
 )  # fmt: skip
 MEAN, VAR = statistics(values())
+SCATTER = torch.exp(torch.linspace(-0.8, 0.8, CHANNELS))
+"""Factors of mean 1 over channels, as logs are averaged."""
 
 
 def doubled(name="bn", **more):
@@ -274,17 +276,64 @@ def test_other_data():
     assert found.rivals
 
 
+def training_data(*layers):
+    """What the same layers met on the training data."""
+    return TrainingData({each.layer.key: each.layer for each in layers}, len(values()))
+
+
 def test_other_data_decided():
-    """On training data that fit, VS501 is certain and names no rivals."""
-    found = other_inputs(asked(*at_input(offset=2.0), train_data={"bn": 1.01}))
+    """Where the buffers fit the training data and not these, VS501 is certain: no rivals."""
+    here, behind = at_input(offset=2.0)
+    question = asked(here, behind, train_data=training_data(layer(), behind))
 
-    assert found.rivals == ()
-    assert found.evidence["stale_on_train_data"] == [1.01]
+    found = unlike_training(question)
+
+    assert (found.code, found.layers, found.rivals) == ("VS501", ("bn",), ())
+    assert found.evidence["stale_on_train_data"] == {"bn": pytest.approx(1.0, abs=1e-6)}
 
 
-def test_not_other_data():
-    """If training data do not fit either, it is not the data."""
-    assert other_inputs(asked(*at_input(offset=2.0), train_data={"bn": 1.5})) is None
+@pytest.mark.parametrize(
+    "stored",
+    [{"mean": MEAN + 0.5 * VAR.sqrt(), "var": VAR}, {"mean": MEAN, "var": VAR * SCATTER}],
+    ids=["mean alone", "variances about 1"],
+)
+def test_same_data_withdraw_it(stored):
+    """Buffers that fit neither set are to blame, though T/R is 1 in the mean over channels."""
+    here = layer(x=values(1), **stored), layer("b", upstream=("bn",))
+    train_data = training_data(layer(x=values(2), **stored), here[1])
+
+    assert other_inputs(asked(*here)).code == "VS501"
+    assert other_inputs(asked(*here, train_data=train_data)) is None
+    assert unlike_training(asked(*here, train_data=train_data)) is None
+    found = stale(asked(*here, train_data=train_data))
+    assert "nor the training data" in found.message
+    assert not any("data" in rival for rival in found.rivals)
+
+
+def test_stale_buffers_and_other_data():
+    """Off a little on the training data and far on these: it is the data in the main."""
+    stored = {"mean": MEAN + 0.15 * VAR.sqrt(), "var": VAR}
+    here = layer(x=values() + 3.0, **stored)
+
+    found = unlike_training(asked(here, train_data=training_data(layer(**stored))))
+
+    assert found.code == "VS501"
+
+
+def test_augmentation_decided():
+    """VS502 is told by its pattern as well where the training data decide."""
+    wider = MEAN.view(1, -1, 1) + math.sqrt(1.4) * (values() - MEAN.float().view(1, -1, 1))
+    here = layer(mean=MEAN, var=VAR, x=wider.float())
+
+    found = unlike_training(asked(here, train_data=training_data(layer())))
+
+    assert found.code == "VS502"
+    assert not any("--train-data" in rival for rival in found.rivals)
+
+
+def test_not_measured_on_training_data():
+    """A layer that the training data never reached is left to the other rules."""
+    assert unlike_training(asked(*at_input(offset=2.0), train_data=TrainingData({}, 0))) is None
 
 
 def test_augmentation():

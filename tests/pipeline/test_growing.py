@@ -88,7 +88,7 @@ def test_stops_as_soon_as_it_is_decided(request_for, looks):
 def test_causes_are_told_apart_once(request_for, looks, monkeypatch):
     """Passes with single dropouts, and those over the training data, are made at the last look."""
     studied, compared = [], []
-    run, stale = Study.run, scanning._stale_on_train_data
+    run, measure = Study.run, scanning._measure_train_data
     monkeypatch.setattr(
         Study,
         "run",
@@ -98,8 +98,8 @@ def test_causes_are_told_apart_once(request_for, looks, monkeypatch):
     )
     monkeypatch.setattr(
         scanning,
-        "_stale_on_train_data",
-        lambda *given: compared.append(given[2].samples) or stale(*given),
+        "_measure_train_data",
+        lambda *given: compared.append(given[2].samples) or measure(*given),
     )
 
     report = scan_until(lambda _: False, replace(request_for, train_data="x.npy"), 1024)

@@ -37,9 +37,9 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def found(**more):
+def found(data="other.npz", **more):
     report = scan_checkpoint(
-        ScanRequest("model.pt", arch="net.py:build", data="other.npz", samples=400, **more)
+        ScanRequest("model.pt", arch="net.py:build", data=data, samples=400, **more)
     )
     return report.findings[0]
 
@@ -49,7 +49,7 @@ def test_decided(folder):
     first = found(train_data="train.npz")
 
     assert (first.code, first.rivals) == ("VS501", ())
-    assert first.evidence["stale_on_train_data"] == pytest.approx([1.0], abs=0.05)
+    assert first.evidence["stale_on_train_data"] == {"1": pytest.approx(1.0, abs=0.05)}
 
 
 def test_not_decided_without(folder):
@@ -63,3 +63,31 @@ def test_not_decided_without(folder):
 def test_train_data_that_do_not_fit_either(folder):
     """If the buffers do not fit the training data either, the buffers are to blame."""
     assert found(train_data="other.npz").code == "VS210"
+
+
+@pytest.mark.parametrize("size", [40, 100, 200])
+@pytest.mark.parametrize("seed", range(3))
+def test_both_from_the_same(folder, size, seed):
+    """Stale means at the input look like other data, until training data of the kind are given."""
+    whole = np.load("train.npz")["x"]
+    order = np.random.default_rng(seed).permutation(len(whole))
+    np.savez("half.npz", x=whole[order[:size]])
+    np.savez("rest.npz", x=whole[order[-size:]])
+    state = torch.load("model.pt")
+    state["1.running_mean"] += 1.6 * state["1.running_var"].sqrt() * torch.linspace(-1, 1, 16)
+    torch.save(state, "model.pt")
+
+    assert found("half.npz").code == "VS501"
+    decided = found("half.npz", train_data="rest.npz")
+    assert decided.code == "VS210"
+    assert "nor the training data" in decided.message
+
+
+@pytest.mark.parametrize("size", [40, 100, 200])
+def test_few_samples_of_other_data(folder, size):
+    """Few samples do as well where the data really are others; layers behind go with the first."""
+    whole = np.load("train.npz")["x"]
+    np.savez("half.npz", x=4.0 * whole[:size] + 3.0)
+    np.savez("rest.npz", x=whole[-size:])
+
+    assert found("half.npz", train_data="rest.npz").code == "VS501"

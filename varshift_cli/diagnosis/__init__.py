@@ -3,6 +3,6 @@
 from varshift_cli.diagnosis.buffers import describe_buffers
 from varshift_cli.diagnosis.findings import find_causes
 from varshift_cli.diagnosis.naming import name_cause
-from varshift_cli.diagnosis.observations import Observations
+from varshift_cli.diagnosis.observations import Observations, TrainingData
 
-__all__ = ["Observations", "describe_buffers", "find_causes", "name_cause"]
+__all__ = ["Observations", "TrainingData", "describe_buffers", "find_causes", "name_cause"]

@@ -161,7 +161,7 @@ class Evidence:
     @cached_property
     def drift_noise(self) -> float:
         """The same of ``drift``."""
-        return _mean((self.between / (self.train_var + self.eps)).sqrt()) * self._scale
+        return self.between_share * self._scale
 
     @property
     def _scale(self) -> float:
@@ -171,15 +171,32 @@ class Evidence:
     @cached_property
     def is_off(self) -> bool:
         """Whether the buffers differ from T beyond noise: in size, in scatter, or in the mean."""
-        if not self.log.numel():
-            return False
-        # Channels of a layer rise and fall together, so that they count as fewer than they are.
-        together = math.sqrt(max(1.0, self.log.numel() / 4.0))
-        return (
-            abs(self.signed) > max(REAL, _CERTAIN * self.noise / together)
-            or self.distance > max(2.0 * REAL, _CERTAIN * self.noise)
-            or self.drift_size > max(0.1, _CERTAIN * self.drift_noise)
+        return _is_beyond(self.log, self.drift, self.noise, self.drift_noise)
+
+    @property
+    def size(self) -> float:
+        """How far the buffers are from T, in variance and mean together."""
+        return self.distance + self.drift_size
+
+    def differs_from(self, other: Evidence) -> bool:
+        """Whether the T of this layer on other samples differs beyond what samples explain."""
+        both = self.live & other.live
+        here, there = self.target.pooled(), other.target.pooled()
+        var, mean = here.var.cpu()[both] + self.eps, here.mean.cpu()[both]
+        log = torch.log(var / (there.var.cpu()[both] + self.eps))
+        drift = (mean - there.mean.cpu()[both]) / var.sqrt()
+        scale = math.sqrt(1.0 / max(self.units, 1) + 1.0 / max(other.units, 1))
+        return _is_beyond(
+            log,
+            drift,
+            scale * max(_mean(self.sample_cv), _mean(other.sample_cv)),
+            scale * max(self.between_share, other.between_share),
         )
+
+    @property
+    def between_share(self) -> float:
+        """Standard deviation of the samples' own means, in standard deviations of all values."""
+        return _mean((self.between / (self.train_var + self.eps)).sqrt())
 
     @cached_property
     def like_samples(self) -> float:
@@ -225,6 +242,19 @@ def evidence_of(
         if record.shift is not None and record.factors.stale is not None:
             found.append(Evidence(record, layer, target, alpha, units))
     return found
+
+
+def _is_beyond(log: Tensor, drift: Tensor, noise: float, drift_noise: float) -> bool:
+    """Whether channels differ beyond noise: in size, in scatter, or in the mean."""
+    if not log.numel():
+        return False
+    # Channels of a layer rise and fall together, so that they count as fewer than they are.
+    together = math.sqrt(max(1.0, log.numel() / 4.0))
+    return (
+        abs(_mean(log)) > max(REAL, _CERTAIN * noise / together)
+        or _mean(log.abs()) > max(2.0 * REAL, _CERTAIN * noise)
+        or _mean(drift.abs()) > max(0.1, _CERTAIN * drift_noise)
+    )
 
 
 def _mean(values: Tensor) -> float:

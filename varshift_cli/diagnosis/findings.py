@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from varshift_cli.diagnosis.batching import small_batches, unsorted
 from varshift_cli.diagnosis.broken import broken
 from varshift_cli.diagnosis.evidence import Evidence, evidence_of
-from varshift_cli.diagnosis.inputs import not_guilty, other_inputs
+from varshift_cli.diagnosis.inputs import not_guilty, other_inputs, unlike_training
 from varshift_cli.diagnosis.noise import inherited, noises, repaired
 from varshift_cli.diagnosis.observations import Observations, Question
 from varshift_cli.diagnosis.parting import parted
@@ -32,7 +32,9 @@ from varshift_cli.records import Describe, Finding, FindingLevel
 Rule = Callable[[Question], Finding | None]
 
 _RULES: tuple[Rule, ...] = (
-    # Single layers first, then facts about the whole network, then what only figures tell.
+    # What was measured on the training data first, then single layers, then facts about the whole
+    # network, then what only figures tell.
+    unlike_training,
     shared,
     permuted,
     outliers,

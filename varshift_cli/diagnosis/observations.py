@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from varshift_cli.diagnosis.evidence import Evidence
@@ -23,6 +23,7 @@ from varshift_cli.records import (
 )
 from varshift_cli.statistics import GroupMoments
 
+OTHER_DATA = "other data or preprocessing than in training: --train-data decides"
 _ALIKE = 1.1
 """Highest over lowest factor up to which one figure stands for all layers."""
 _WHOLE = 100.0
@@ -37,6 +38,14 @@ class Trials(Protocol):
 
     def with_eps(self, eps: float) -> Mapping[BatchNormKey, GroupMoments]:
         """T's moments if every BN ran with this eps."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingData:
+    """What was measured over data as in training, beside those that are scanned."""
+
+    layers: Mapping[BatchNormKey, LayerMoments]
+    samples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +73,8 @@ class Observations:
     """Why the weights are known to be an average, if they are."""
     effect: Effect | None = None
     trials: Trials | None = None
-    train_data: Mapping[str, float] | None = None
-    """Layer -> stale factor on ``--train-data``, where that was given."""
+    train_data: TrainingData | None = None
+    """What was measured over ``--train-data``, where that was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,20 @@ class Question:
     def off(self) -> list[Evidence]:
         """Those not yet explained that differ from T beyond noise."""
         return [each for each in self.left if each.is_off]
+
+    @property
+    def other_data(self) -> tuple[str, ...]:
+        """That it may be the data, as a rival: until the training data were measured too."""
+        return () if self.seen.train_data is not None else (OTHER_DATA,)
+
+    def on_training_data(self, each: Evidence) -> Evidence | None:
+        """The same layer on ``--train-data``, as far as it was measured there."""
+        seen = self.seen.train_data
+        other = None if seen is None else seen.layers.get(each.layer.key)
+        if seen is None or other is None:
+            return None
+        target = other.train if each.target is each.layer.train else other.clean
+        return replace(each, layer=other, target=target, units=seen.samples)
 
 
 def finding(

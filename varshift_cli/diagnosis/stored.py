@@ -26,11 +26,6 @@ _SPARSE = 0.1
 _FEW_VALUES = 257
 _STEPS = 100
 
-OTHER_DATA = (
-    "other data or preprocessing than in training: scan with the training loader, augmentation "
-    "included"
-)
-
 
 def frozen(asked: Question) -> Finding | None:
     """VS209: layers that stay in eval() while the model trains, or whose counter stood still."""
@@ -67,7 +62,7 @@ def averaged(asked: Question) -> Finding | None:
         f"averaged weights ({asked.seen.averaged}), and the statistics of {counted(off)} are not "
         "theirs",
         {"averaged": asked.seen.averaged},
-        (OTHER_DATA,),
+        asked.other_data,
     )
 
 
@@ -99,7 +94,7 @@ def changed_weights(asked: Question) -> Finding | None:
             "zeros": {each.name: each.zeros for each in sparse},
             "distinct": {each.name: each.distinct for each in coarse},
         },
-        (OTHER_DATA,),
+        asked.other_data,
     )
 
 
@@ -144,7 +139,7 @@ def too_few(asked: Question) -> Finding | None:
             "updates": min(updates, default=None),
             "momentum": off[0].alpha,
         },
-        () if share == known else (OTHER_DATA,),
+        () if share == known else asked.other_data,
     )
 
 
@@ -177,14 +172,15 @@ def stale(asked: Question) -> Finding | None:
     if not off:
         return None
     factors = [math.exp(each.signed) for each in off]
+    data = "this data" if asked.seen.train_data is None else "this data, nor the training data"
     return finding(
         "VS210",
         off,
-        f"the running statistics of {counted(off)} do not describe this data: a fresh pass with "
+        f"the running statistics of {counted(off)} do not describe {data}: a fresh pass with "
         f"dropout on gives {spanned(factors)} of their variance",
         {"lowest": min(factors), "highest": max(factors)},
         (
-            OTHER_DATA,
+            *asked.other_data,
             "weights changed after the last update (EMA, SWA, merging)",
             "small training batches: scan with --train-batch-size",
         ),

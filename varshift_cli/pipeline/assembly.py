@@ -10,7 +10,13 @@ from torch import nn
 
 from varshift_cli import __version__
 from varshift_cli.causes import CATALOGUE
-from varshift_cli.diagnosis import Observations, describe_buffers, find_causes, name_cause
+from varshift_cli.diagnosis import (
+    Observations,
+    TrainingData,
+    describe_buffers,
+    find_causes,
+    name_cause,
+)
 from varshift_cli.diagnosis.probed import probed_findings
 from varshift_cli.gate import judge
 from varshift_cli.instrument import BatchNormCatalogue, BatchNormKey, NoiseKey, display_names
@@ -65,8 +71,8 @@ class Subject:
     forward: Forward | None = None
     averaged: str | None = None
     """Why the weights are known to be an average, if they are."""
-    stale_on_train_data: Mapping[str, float] | None = None
-    """Layer -> stale factor on ``--train-data``."""
+    train_data: TrainingData | None = None
+    """What was measured over ``--train-data``."""
 
 
 def assemble(measured: Measurement, subject: Subject, study: Study | None = None) -> Report:
@@ -155,7 +161,7 @@ def _observed(
         frozen=_frozen(subject),
         averaged=subject.averaged or _counted_average(facts),
         trials=_trials(measured, subject),
-        train_data=subject.stale_on_train_data,
+        train_data=subject.train_data,
     )
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from varshift_cli.instrument import BatchNormCatalogue, display_names
+from varshift_cli.diagnosis import TrainingData
+from varshift_cli.instrument import BatchNormCatalogue
 from varshift_cli.loading import StateDict
 from varshift_cli.loading.containers.selection import names_an_average
-from varshift_cli.measurement import Measurement, check_batches, layer_record, measure
+from varshift_cli.measurement import Measurement, check_batches, measure
 from varshift_cli.measurement.memory import memory_budget
 from varshift_cli.pipeline.advice import without_harm
 from varshift_cli.pipeline.assembly import Subject, assemble
@@ -56,8 +57,8 @@ class Look:
         subject = subject_of(inputs, request, self.catalogue)
         study = None
         if diagnose and request.train_data is not None:
-            stale = _stale_on_train_data(inputs, request.train_data, request, progress)
-            subject = replace(subject, stale_on_train_data=stale)
+            training = _measure_train_data(inputs, request.train_data, request, progress)
+            subject = replace(subject, train_data=training)
         if diagnose and request.attribute:
             study = Study(
                 inputs.model,
@@ -92,10 +93,10 @@ def look_at(inputs: Inputs, request: ScanRequest, progress: Progress) -> Look:
     return Look(inputs, request, catalogue, measured)
 
 
-def _stale_on_train_data(
+def _measure_train_data(
     inputs: Inputs, train_data: str, request: ScanRequest, progress: Progress
-) -> dict[str, float]:
-    """Layer -> stale factor T/R on ``--train-data``, where it is known."""
+) -> TrainingData:
+    """The same passes over ``--train-data``."""
     search = [Path.cwd(), inputs.checkpoint.path.parent]
     data = load_calibration(replace(request, data_args=()), train_data, inputs.built, search)
     check_batches(data.batches)
@@ -109,11 +110,10 @@ def _stale_on_train_data(
         regroup=data.regroupable,
         memory=memory_budget(request.memory, inputs.device),
     )
-    names = display_names(layer.key for layer in measured.layers)
-    records = [layer_record(layer, names[layer.key], request.seed) for layer in measured.layers]
-    return {
-        record.name: record.factors.stale for record in records if record.factors.stale is not None
-    }
+    return TrainingData(
+        {layer.key: layer for layer in measured.layers},
+        sum(batch.size for batch in data.batches),
+    )
 
 
 def subject_of(inputs: Inputs, request: ScanRequest, catalogue: BatchNormCatalogue) -> Subject:
