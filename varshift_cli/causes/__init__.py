@@ -1,4 +1,4 @@
-"""The catalogue of causes: code, signature, why, remedies, reference.
+"""The catalogue of causes: code, signature, why, remedies, reference. Texts alone, no rules.
 
 A code belongs to one cause for good. VS1xx are noise before BatchNorm and what follows from it,
 VS2xx are running statistics that are wrong by themselves, VS3xx come of the training batches, VS4xx

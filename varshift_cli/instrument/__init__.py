@@ -1,4 +1,6 @@
-"""Sees and switches: BatchNorm and dropout calls of any model, without touching a flag or buffer.
+"""Sees and switches: BatchNorm and dropout calls of any model, and gives it back as it was.
+
+No buffer is touched, and no flag but those of noise that is Python, for the length of its forward.
 
 Read in this order: ``sites`` (what is looked for), ``interception`` (how it is seen),
 ``forwards`` (running or pausing a model), ``lockstep`` and ``stepwise`` (population statistics),

@@ -1,5 +1,7 @@
 """The only door for the user's files: checkpoints, code and data.
 
+No other room opens a checkpoint, imports the user's code or writes a repaired file.
+
 Loaded on first use: what needs no torch (the buffers of a safetensors file) shall not wait for it.
 """
 

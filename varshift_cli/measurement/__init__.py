@@ -1,4 +1,9 @@
-"""Regimes over batches, and the layer records that come of them."""
+"""Regimes over batches, and the layer records that come of them.
+
+A model is run by ``instrument``, which gives it back as it was; nothing of it is changed here. Read
+``regimes`` (C, T and E), ``passes`` (how batches go through), ``measure`` (their order), ``layers``
+(figures of one layer); ``attribution`` and ``prediction`` are the passes that explain.
+"""
 
 from varshift_cli.measurement.figures import labels_of, targets_of
 from varshift_cli.measurement.layers import LayerMoments, layer_record

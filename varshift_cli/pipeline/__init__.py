@@ -1,4 +1,9 @@
-"""The whole order of things: the only room that knows every other one below the command line."""
+"""The whole order of things: the only room that knows every other one below the command line.
+
+``scanning``, ``fixing`` and ``inspecting`` are the commands, ``live`` the same on a model in
+memory, ``assembly`` makes a report of a measurement. Models are changed through ``remedies``
+alone, files opened and written through ``loading`` alone; nothing is printed.
+"""
 
 from varshift_cli.pipeline.drawing import draw_batches
 from varshift_cli.pipeline.fixing import fix_checkpoint

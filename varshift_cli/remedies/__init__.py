@@ -1,4 +1,9 @@
-"""Repairs of a model's BatchNorm statistics, each proved by a separate eval pass."""
+"""Repairs of a model's BatchNorm statistics, each proved by a separate eval pass.
+
+After ``loading`` and ``instrument`` the only room that changes a model: running buffers in place,
+by ``recalibrate`` or ``correct``; dropouts by ``move`` and ``swap``, for the next training.
+``trials`` changes nothing: it measures what each remedy would leave.
+"""
 
 from varshift_cli.remedies.correct import corrected
 from varshift_cli.remedies.move import move_dropout

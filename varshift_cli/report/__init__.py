@@ -1,4 +1,4 @@
-"""Reports: one record in, one text out, for every format. Nothing here prints.
+"""Reports: one record in, one text out, for every format. Nothing here prints, measures or judges.
 
 Terminal formats are drawn on a :class:`~varshift_cli.report.screen.Style`; everything else
 depends on the record alone.
