@@ -38,10 +38,10 @@ from varshift_cli.pipeline.choice import Choice
 from varshift_cli.pipeline.crossfit import statistics_by
 from varshift_cli.pipeline.deciding import Evidence, HeldOut, decide
 from varshift_cli.pipeline.measured import populations_of
-from varshift_cli.pipeline.repair import tried
 from varshift_cli.pipeline.scoring import Judge
 from varshift_cli.records import CheckpointRecord, SilentProgress
 from varshift_cli.remedies import Workload
+from varshift_cli.remedies.undoing import tried
 
 BATCH = 50
 CALIBRATION = 400

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from varshift_cli.errors import FixDeclinedError
 from varshift_cli.measurement.folds import Fold
-from varshift_cli.pipeline.repair import tried
 from varshift_cli.records import Batch, Progress
 from varshift_cli.remedies import (
     NewStatistics,
@@ -21,6 +20,7 @@ from varshift_cli.remedies import (
     recalibrated,
     verify,
 )
+from varshift_cli.remedies.undoing import tried
 
 METHODS = ("recalibrate", "correct")
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from varshift_cli.errors import FixDeclinedError, NothingToMeasureError
 from varshift_cli.instrument import BatchNormCatalogue
 from varshift_cli.instrument.borrow import Forward
-from varshift_cli.interrupts import held_interrupts
 from varshift_cli.measurement import targets_of
 from varshift_cli.measurement.outputs import accuracy_of
 from varshift_cli.measurement.regroup import join_factor
@@ -27,6 +25,7 @@ from varshift_cli.remedies import (
     verify,
     write_statistics,
 )
+from varshift_cli.remedies.undoing import buffers_restored_on_error
 from varshift_cli.statistics import Population
 
 TOLERANCE = 1e-3
@@ -178,45 +177,6 @@ def _accept(after: Verification, tolerance: float) -> None:
             hint="A forward that changes from call to call, or whose path depends on the data, "
             "can cause this.",
         )
-
-
-@contextmanager
-def buffers_restored_on_error(catalogue: BatchNormCatalogue) -> Iterator[None]:
-    """Put all running statistics back, bit for bit, if the block raises."""
-    saved = save_buffers(catalogue)
-    try:
-        yield
-    except BaseException:
-        with held_interrupts():
-            put_back(saved)
-        raise
-
-
-@contextmanager
-def tried(catalogue: BatchNormCatalogue, populations: Mapping[str, Population]) -> Iterator[None]:
-    """Statistics in place for the length of a block, the old ones back afterwards."""
-    saved = save_buffers(catalogue)
-    try:
-        write_statistics(catalogue, populations)
-        yield
-    finally:
-        put_back(saved)
-
-
-def save_buffers(catalogue: BatchNormCatalogue) -> list[tuple[Tensor, Tensor]]:
-    """Every running buffer, with a copy of its values."""
-    return [
-        (buffer, buffer.detach().clone())
-        for site in catalogue.sites.values()
-        for buffer in (site.running_mean, site.running_var)
-    ]
-
-
-def put_back(saved: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Undo what happened to buffers since :func:`save_buffers`."""
-    with torch.no_grad():
-        for buffer, value in saved:
-            buffer.copy_(value)
 
 
 def _nothing_to_write(skipped: Sequence[Skipped]) -> NothingToMeasureError:
