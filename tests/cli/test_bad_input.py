@@ -95,6 +95,9 @@ def call(model, batch):
 def nothing():
     return []
 
+def empty():
+    return torch.utils.data.TensorDataset(torch.zeros(0, 3))
+
 def bad():
     yield torch.zeros(8, 3)
     x = torch.zeros(8, 3)
@@ -224,7 +227,8 @@ CASES = {
     "a bomb called .npz": (data("bomb.npz"), "was not unpacked"),
     "a .npy of 40 TB": (data("huge.npy"), "larger than memory"),
     "a loader that raises": (data("data.py:raises"), "OSError: gone"),
-    "an empty loader": (data("data.py:nothing"), "is empty"),
+    "an empty loader": (data("data.py:nothing"), "data.py:nothing() is empty: it holds 0 samples"),
+    "an empty dataset": (data("data.py:empty"), "data.py:empty() is empty: it holds 0 samples"),
     "infinity in a loader": (data("data.py:bad"), "sample 11"),
     "words": (data("data.py:words"), "batch 0"),
     "CUDA that is absent": ((ZIP, *GOOD, "--device", "cuda"), "finds no CUDA device"),

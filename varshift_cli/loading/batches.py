@@ -90,7 +90,10 @@ def check_enough(samples: int, what: str) -> None:
         DataError: For fewer than two samples: no variance can be told from them.
     """
     if samples == 0:
-        raise DataError(f"{what} is empty", hint="At least 2 samples are needed; 1,000 are good.")
+        raise DataError(
+            f"{what} is empty: it holds 0 samples",
+            hint="At least 2 samples are needed; 1,000 are good.",
+        )
     if samples < MIN_SAMPLES:
         raise DataError(
             f"{what} holds one sample; a variance needs at least 2",
@@ -240,7 +243,7 @@ def _sized(args: tuple[Any, ...], kwargs: Mapping[str, Any], labels: Any, where:
         )
     size = tensors[0].shape[0]
     if size == 0:
-        raise DataError(f"{where} is empty")
+        raise DataError(f"{where} is empty: it holds 0 samples")
     if isinstance(labels, torch.Tensor) and (labels.dim() == 0 or labels.shape[0] != size):
         count = labels.shape[0] if labels.dim() else 1
         raise DataError(f"{where} holds {size} samples and {count} labels")

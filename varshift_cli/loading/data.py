@@ -87,7 +87,7 @@ class Draw:
         starts = list(range(0, len(rows), self.batch_size))
         if len(starts) > 1 and self.batch_size > 1 and len(rows) - starts[-1] == 1:
             starts.pop()
-        ends = [*starts[1:], len(rows)]
+        ends = [*starts[1:], len(rows)] if starts else []
         for start, end in zip(starts, ends, strict=True):
             yield rows[start:end]
 
