@@ -54,7 +54,7 @@ Arch = Annotated[
     typer.Option(metavar="FILE:NAME", help="what builds it: model.py:Net"),
 ]
 ArchArg = Annotated[
-    list[str] | None, typer.Option(metavar="NAME=VALUE", help="argument for --arch; repeatable")
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help="for --arch: JSON, (2,2); repeatable")
 ]
 Key = Annotated[str | None, typer.Option(metavar="A.B", help="where in the file the state dict is")]
 AllowPickle = Annotated[
@@ -65,7 +65,7 @@ Data = Annotated[
     typer.Option(metavar="FILE[:NAME]", help="arrays, or data.py:loader"),
 ]
 DataArg = Annotated[
-    list[str] | None, typer.Option(metavar="NAME=VALUE", help="argument for --data; repeatable")
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help="for --data: JSON, (2,2); repeatable")
 ]
 TrainData = Annotated[
     str | None, typer.Option(metavar="FILE[:NAME]", help="as in training: do buffers fit it?")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import tomllib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,9 @@ def parse_arguments(
 ) -> dict[str, Any]:
     """Keyword arguments from ``name=value`` texts.
 
-    The value is JSON where it parses as JSON, else the text itself; ``@file`` reads a ``.json``,
-    ``.yaml`` or ``.toml`` file.
+    The value is JSON where it parses as JSON, else what Python calls a literal (``(2, 2)``,
+    ``None``, ``True``, ``.5``), else the text itself; ``@file`` reads a ``.json``, ``.yaml`` or
+    ``.toml`` file.
 
     Raises:
         UsageError: For a text without ``=``, a name given twice, or a file that cannot be read.
@@ -34,7 +37,8 @@ def parse_arguments(
         if not equals or not name.isidentifier():
             raise UsageError(
                 f"{option} {text!r} is not of the form name=value",
-                hint=f"For example: {option} width=32 or {option} config=@config.json",
+                hint=f"For example: {option} width=32, {option} 'blocks=(2, 2)' or "
+                f"{option} config=@config.json",
             )
         if name in found:
             raise UsageError(f"{option} gives {name!r} twice")
@@ -48,7 +52,19 @@ def _value(text: str, option: str, search_dirs: Sequence[Path]) -> Any:
     try:
         return json.loads(text)
     except ValueError:
+        return _literal(text)
+
+
+def _literal(text: str) -> Any:
+    """What Python's literal says, else the text: a list of words, or ``1,2``, is no literal."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of a stray backslash: then it is a text
+            value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, Warning):
         return text
+    bare_tuple = isinstance(value, tuple) and not text.lstrip().startswith("(")
+    return text if bare_tuple or isinstance(value, bytes) else value
 
 
 def _read(name: str, option: str, search_dirs: Sequence[Path]) -> Any:
