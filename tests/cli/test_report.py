@@ -161,8 +161,11 @@ def test_full_disk(saved):
     assert Path("/dev/full").is_char_device()
 
 
-@pytest.mark.parametrize("arguments", [("--format", "html"), ("--report", "r.html")])
-def test_without_matplotlib(run, saved, monkeypatch, arguments):
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [(("--format", "html"), ""), (("--report", "r.html"), "--report r.html: ")],
+)
+def test_without_matplotlib(run, saved, monkeypatch, arguments, named):
     """Where figures cannot be drawn it is said which extra draws them, and nothing is written."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
 
@@ -170,7 +173,18 @@ def test_without_matplotlib(run, saved, monkeypatch, arguments):
 
     assert (ended.code, ended.out) == (2, "")
     assert ended.err == (
-        "error: the HTML report needs matplotlib for its figures, and it is not installed\n"
+        f"error: {named}the HTML report needs matplotlib for its figures, and it is not installed\n"
         "hint:  pip install 'varshift[report]'\n"
     )
     assert not Path("r.html").exists()
+
+
+def test_one_report_of_several_without_matplotlib(run, pipeline, monkeypatch):
+    """No scan begins if one of its reports could not be written; the message names that one."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+    ended = run("scan", "model.pt", "--report", "a.json", "--report", "b.html")
+
+    assert (ended.code, ended.out, pipeline.requests) == (2, "", [])
+    assert ended.err.startswith("error: --report b.html: the HTML report needs matplotlib")
+    assert not list(Path().glob("*.json"))

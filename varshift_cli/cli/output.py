@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TextIO, TypeVar
 
-from varshift_cli.errors import UsageError, WriteError
+from varshift_cli.errors import ReportError, UsageError, WriteError
 from varshift_cli.report import PLAIN, Format, Style, choose_format, visible
 
 R = TypeVar("R")
@@ -154,10 +154,17 @@ def report_files(
                 hint="Give the report another name.",
             )
         _check_place(each)
-        each.format.ready()
+        _check_ready(each)
         taken[each.target] = f"--report {path}"
         files.append(each)
     return files
+
+
+def _check_ready(file: ReportFile[R]) -> None:
+    try:
+        file.format.ready()
+    except ReportError as error:
+        raise ReportError(f"--report {file.path}: {error.message}", hint=error.hint) from error
 
 
 def the_report(path: str) -> dict[Path, str]:
