@@ -9,6 +9,12 @@ import pytest
 from tests import samples
 from varshift_cli.report import FORMATS, from_json, render_table, to_json
 
+RECORDED = (
+    *("--arch", "model.py:build", "--arch-arg", "p=0.5"),
+    *("--key", "model", "--data", "calib.npz"),
+)
+"""How the samples say that they were made."""
+
 
 @pytest.fixture
 def saved():
@@ -22,12 +28,19 @@ def test_table(run, saved):
     ended = run("report", saved)
 
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out == render_table(samples.shifted())
+    assert ended.out == render_table(samples.shifted(), typed=RECORDED)
+
+
+def test_the_next_command(run, saved):
+    """It has the model and data of the report, but for what the settings file says already."""
+    Path("varshift.toml").write_text('arch = "model.py:build"\n', encoding="utf-8")
+
+    assert "varshift fix model.pt --key model --data calib.npz" in run("report", saved).out
 
 
 def test_all(run, saved):
     """--all and --order are those of a scan."""
-    expected = render_table(samples.shifted(), all_layers=True, order="network")
+    expected = render_table(samples.shifted(), all_layers=True, order="network", typed=RECORDED)
 
     assert run("report", saved, "--all", "--order", "network").out == expected
 

@@ -44,6 +44,7 @@ def check(
         or options.FormatName.TABLE,
         order=choose(options.Order, order, config.order, config) or options.Order.SHIFT,
         all_layers=bool(all or config.all),
+        config=config,
     )
     for file in files:
         file.write(judged)

@@ -28,6 +28,7 @@ def report(
         or options.FormatName.TABLE,
         order=choose(options.Order, order, config.order, config) or options.Order.SHIFT,
         all_layers=bool(all or config.all),
+        config=config,
     )
     files = output.report_files(report or (), FORMATS, reserved=output.the_report(saved))
     found = read_report(saved)

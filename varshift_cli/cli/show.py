@@ -11,7 +11,7 @@ from varshift_cli.cli import output
 from varshift_cli.cli.options import FixFormatName, FormatName, Order
 from varshift_cli.config import Config
 from varshift_cli.records import Report
-from varshift_cli.report import FORMATS, fix_to_json, render_table
+from varshift_cli.report import FORMATS, fix_to_json, recorded_options, render_table
 
 if TYPE_CHECKING:
     from varshift_cli.records import FixRecord
@@ -26,6 +26,8 @@ class View:
     all_layers: bool = False
     typed: tuple[str, ...] = ()
     """Options to repeat in the commands to run next."""
+    config: Config | None = None
+    """Given for a saved report: what it records and this does not say is repeated then."""
 
     def __post_init__(self) -> None:
         """Refuse before the work begins what could not be shown after it."""
@@ -37,9 +39,12 @@ def show_report(report: Report, view: View) -> None:
     if view.format is not FormatName.TABLE:
         output.emit(FORMATS[view.format.value].render(report))
         return
+    typed = view.typed
+    if view.config is not None:
+        typed = recorded_options(report, arch=view.config.arch, data=view.config.data)
     style = output.style_of(sys.stdout)
     output.emit(
-        render_table(report, style, all_layers=view.all_layers, order=view.order, typed=view.typed)
+        render_table(report, style, all_layers=view.all_layers, order=view.order, typed=typed)
     )
 
 

@@ -24,6 +24,7 @@ from varshift_cli.report.json import (
 )
 from varshift_cli.report.notebook import render_notebook
 from varshift_cli.report.plausible import refuse_nonsense
+from varshift_cli.report.recorded import recorded_options
 from varshift_cli.report.screen import PLAIN, Style
 from varshift_cli.report.table import render_table
 from varshift_cli.report.text import visible
@@ -48,6 +49,7 @@ __all__ = [
     "from_json",
     "inspection_to_json",
     "lint_to_json",
+    "recorded_options",
     "refuse_nonsense",
     "render",
     "render_catalogue",
