@@ -52,7 +52,9 @@ class Runner:
         return dict(line.split("=", 1) for line in lines)
 
     def run(self, name):
-        step = STEPS[name]
+        return self.run_step(STEPS[name])
+
+    def run_step(self, step):
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -116,6 +118,26 @@ def test_unusable_input_fails(project):
     assert "none.pt" in scan.stderr
     assert runner.outputs == {"exit-code": "2"}
     assert runner.run("Gate").returncode == 2
+
+
+def test_a_step_of_your_own(project):
+    """The step in examples/ci: annotations on stdout, the summary, and the exit code."""
+    text = (ROOT / "examples" / "ci" / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    (script,) = (each for each in blocks if "GITHUB_STEP_SUMMARY" in each)
+    settings = 'arch = "net.py:Mlp"\ndata = "x.pt"\nno-attribute = true\n'
+    (project / "varshift.toml").write_text(settings, encoding="utf-8")
+    (project / "net.pt").rename(project / "model.pt")
+    runner = Runner(project)
+
+    done = runner.run_step({"run": script})
+
+    assert done.returncode == 1, done.stderr
+    assert all(line.startswith("::") for line in done.stdout.splitlines())
+    assert "varshift: FAIL" in runner.files["STEP_SUMMARY"].read_text(encoding="utf-8")
+    (project / "model.pt").unlink()
+    (project / "report.md").unlink()
+    assert runner.run_step({"run": script}).returncode == 2
 
 
 def test_inputs_are_no_code(project):
