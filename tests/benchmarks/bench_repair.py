@@ -142,7 +142,6 @@ def exactness() -> None:
     for name, repair in procedures().items():
         row = [_after(net, repair, x, size) for size in SIZES]
         print(f"  {name:22}" + "".join(f"{value:11.7g}" for value in row), flush=True)
-    print("  (NNCF and AIMET: not compared)")
 
 
 def _after(
@@ -154,20 +153,29 @@ def _after(
     return worst(copied.eval(), x)
 
 
-def procedures() -> dict[str, Callable[[nn.Module, list[Tensor]], object]]:
-    """Ours and theirs."""
-    found: dict[str, Callable[[nn.Module, list[Tensor]], object]] = {
+def procedures() -> Procedures:
+    """Ours and theirs, of peers those that are installed."""
+    found: Procedures = {
         "varshift recalibrate": recalibrate,
         "update_bn": lambda net, batches: update_bn(batches, net),
         "update_bn, dropout off": update_bn_by_hand,
     }
-    try:
-        from fvcore.nn.precise_bn import update_bn_stats
-    except ImportError:
-        print("  (fvcore is not installed: skipped)")
-        return found
+    for name, peer in PEERS.items():
+        try:
+            found |= peer()
+        except ImportError as error:
+            print(f"  ({name} is not installed, or lacks {error.name}: skipped)")
+    return found
 
-    def fvcore(net: nn.Module, batches: list[Tensor], *, dropout: bool) -> None:
+
+Procedures = dict[str, Callable[[nn.Module, list[Tensor]], object]]
+
+
+def fvcore() -> Procedures:
+    """Precise BN: ``model.train()`` is the caller's, so that dropout is on as documented."""
+    from fvcore.nn.precise_bn import update_bn_stats
+
+    def run(net: nn.Module, batches: list[Tensor], *, dropout: bool) -> None:
         net.train()
         for module in net.modules():
             if isinstance(module, nn.Dropout):
@@ -175,9 +183,31 @@ def procedures() -> dict[str, Callable[[nn.Module, list[Tensor]], object]]:
         with torch.no_grad():
             update_bn_stats(net, batches, len(batches), progress=None)
 
-    found["fvcore, as documented"] = lambda net, batches: fvcore(net, batches, dropout=True)
-    found["fvcore, dropout off"] = lambda net, batches: fvcore(net, batches, dropout=False)
-    return found
+    return {
+        "fvcore, as documented": lambda net, batches: run(net, batches, dropout=True),
+        "fvcore, dropout off": lambda net, batches: run(net, batches, dropout=False),
+    }
+
+
+def nncf() -> Procedures:
+    """Adaptation by moving averages, dropout off, over the data once."""
+    from nncf import Dataset, batch_norm_adaptation
+
+    def run(net: nn.Module, batches: list[Tensor]) -> None:
+        with torch.no_grad():
+            batch_norm_adaptation(net, Dataset(batches))
+
+    return {"NNCF": run}
+
+
+def aimet() -> Procedures:
+    """The mean of batch statistics, dropout off, over the data once."""
+    from aimet_torch.bn_reestimation import reestimate_bn_stats
+
+    return {"AIMET": lambda net, batches: reestimate_bn_stats(net, batches, len(batches))}
+
+
+PEERS: dict[str, Callable[[], Procedures]] = {"fvcore": fvcore, "NNCF": nncf, "AIMET": aimet}
 
 
 def update_bn_by_hand(net: nn.Module, batches: list[Tensor]) -> None:
