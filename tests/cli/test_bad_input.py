@@ -90,7 +90,7 @@ def metric(outputs, labels):
 
 def call(model, batch):
     print("call")
-    return model(*batch.args)
+    return model(batch[0])
 
 def nothing():
     return []

@@ -18,8 +18,15 @@ from varshift_cli.instrument.modules import ModuleStack
 from varshift_cli.instrument.snapshot import preserved, set_training
 from varshift_cli.records import Batch
 
+UserForward = Callable[[nn.Module, Any], Any]
+"""A user's own way of calling the model: ``(model, batch) -> outputs``."""
 Forward = Callable[[nn.Module, Batch], Any]
-"""A user's own way of calling the model."""
+"""The same, on batches of ours."""
+
+
+def on_whole_batches(forward: UserForward) -> Forward:
+    """The user's way, on batches that hold the loader's own as their only argument."""
+    return lambda model, batch: forward(model, batch.args[0])
 
 
 @contextmanager

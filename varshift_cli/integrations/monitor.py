@@ -80,7 +80,9 @@ class ShiftMonitor:
         self.history: list[ShiftPoint] = []
         self.report: Report | None = None
         self._model = model
-        self._batches: tuple[Batch, ...] = draw_batches(model, batches, samples=samples)
+        self._batches: tuple[Batch, ...] = draw_batches(
+            model, batches, samples=samples, as_given=forward is not None
+        )
         self._every = every
         self._log = log
         self._seed = seed

@@ -7,11 +7,12 @@ of ``forward`` by name. numpy arrays become tensors; nothing is copied, cast or 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_leaves, tree_map
 
 from varshift_cli.errors import DataError
 from varshift_cli.loading.forward import ANY_FORM, ForwardSignature, forward_signature, is_label
@@ -26,7 +27,7 @@ def adapt_batches(
     model: object,
     *,
     what: str,
-    any_form: bool = False,
+    as_given: bool = False,
     samples: int | None = None,
 ) -> tuple[Batch, ...]:
     """Every batch that ``raw`` yields, checked: tensors, tuples, dicts or ready batches.
@@ -35,8 +36,8 @@ def adapt_batches(
         raw: A loader, a list of batches, or any iterable of them; a single tensor is one batch.
         model: Its ``forward`` tells how a dict is spread.
         what: How the data are called in messages.
-        any_form: Whether a function of the user's calls the model: dict batches are then passed
-            on whole.
+        as_given: Whether a function of the user's calls the model: it gets each batch whole, as
+            ``args[0]``.
         samples: No more than this many are drawn; all by default.
 
     Raises:
@@ -44,7 +45,7 @@ def adapt_batches(
     """
     if isinstance(raw, torch.Tensor | np.ndarray | Batch):
         raw = [raw]
-    adapter = BatchAdapter(ANY_FORM if any_form else forward_signature(model), what)
+    adapter = BatchAdapter.of(model, what, as_given=as_given)
     stream = adapter.stream(raw)
     batches = tuple(stream if samples is None else limited(stream, samples))
     check_enough(sum(batch.size for batch in batches), what)
@@ -68,12 +69,8 @@ def _cut(batch: Batch, size: int) -> Batch:
         whole = isinstance(item, torch.Tensor) and item.dim() > 0 and item.shape[0] == batch.size
         return item[:size] if whole else item
 
-    return Batch(
-        tuple(cut(item) for item in batch.args),
-        {name: cut(item) for name, item in batch.kwargs.items()},
-        cut(batch.labels),
-        size,
-    )
+    args, kwargs, labels = tree_map(cut, (batch.args, dict(batch.kwargs), batch.labels))
+    return Batch(args, kwargs, labels, size)
 
 
 def common_size(batches: Sequence[Batch]) -> int | None:
@@ -107,14 +104,22 @@ class BatchAdapter:
 
     signature: ForwardSignature
     what: str
+    as_given: bool = False
+    """Whether batches go on whole, as the only argument, to a function of the user's."""
     notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, model: object, what: str, *, as_given: bool) -> BatchAdapter:
+        """For a model, or for a user's own function that calls it."""
+        return cls(ANY_FORM if as_given else forward_signature(model), what, as_given)
 
     def stream(self, raw: Iterable[Any]) -> Iterator[Batch]:
         """Batches as they come, each checked for NaN and infinity."""
         first_sample = 0
         for index, item in enumerate(raw):
             batch = self.adapt(item, f"batch {index} of {self.what}")
-            check_finite_inputs(batch, f"batch {index} of {self.what}", first_sample)
+            seen = batch if not self.as_given else replace(batch, args=_inputs(batch.args[0]))
+            check_finite_inputs(seen, f"batch {index} of {self.what}", first_sample)
             first_sample += batch.size
             yield batch
 
@@ -126,6 +131,8 @@ class BatchAdapter:
         """
         if isinstance(item, Batch):
             return item
+        if self.as_given:
+            return _whole(item, where)
         args, kwargs, labels = self._spread(item, where)
         return _sized(args, kwargs, labels, where)
 
@@ -231,6 +238,30 @@ def _label(item: Any) -> Any:
     if isinstance(item, list | tuple) and item and all(isinstance(n, int | float) for n in item):
         return torch.tensor(item)
     return None
+
+
+def _whole(item: Any, where: str) -> Batch:
+    """A batch that goes on as it is, numpy arrays as tensors; its labels are looked for as well."""
+    item = tree_map(as_tensor, item)
+    labels = None
+    if isinstance(item, Mapping):
+        labels = next((_label(each) for name, each in item.items() if is_label(str(name))), None)
+    elif isinstance(item, tuple | list) and len(item) > 1:
+        labels = _label(item[-1])
+    tensors = tuple(leaf for leaf in tree_leaves(item) if isinstance(leaf, torch.Tensor))
+    size = _sized(tensors, {}, None, where).size
+    if isinstance(labels, torch.Tensor) and (labels.dim() == 0 or len(labels) != size):
+        labels = None
+    return Batch((item,), {}, labels, size)
+
+
+def _inputs(item: Any) -> tuple[torch.Tensor, ...]:
+    """The tensors of a whole batch that are no labels, as far as can be told."""
+    if isinstance(item, Mapping):
+        item = [each for name, each in item.items() if not is_label(str(name))]
+    elif isinstance(item, tuple | list) and len(item) > 1:
+        item = item[:-1]
+    return tuple(leaf for leaf in tree_leaves(item) if isinstance(leaf, torch.Tensor))
 
 
 def _sized(args: tuple[Any, ...], kwargs: Mapping[str, Any], labels: Any, where: str) -> Batch:

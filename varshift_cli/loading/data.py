@@ -27,7 +27,6 @@ from varshift_cli.loading.batches import (
     is_array,
     limited,
 )
-from varshift_cli.loading.forward import ANY_FORM, forward_signature
 from varshift_cli.loading.importing import Target, import_target, told, users_code
 from varshift_cli.records import Batch
 
@@ -103,7 +102,7 @@ def load_data(
     seed: int,
     model: object,
     search_dirs: Sequence[Path],
-    any_form: bool = False,
+    as_given: bool = False,
     fixed_batch: int | None = None,
 ) -> LoadedData:
     """Draw the calibration batches.
@@ -118,8 +117,8 @@ def load_data(
         seed: Decides which samples are drawn, and all randomness of the user's code.
         model: Its ``forward`` tells how dict batches are spread.
         search_dirs: Folders to find files and modules in.
-        any_form: Whether a function of the user's calls the model (``--forward``): dict batches
-            are then passed on whole.
+        as_given: Whether a function of the user's calls the model (``--forward``): it gets each
+            batch as the loader gives it, or the input array's rows.
         fixed_batch: The only batch size that the model takes; arrays and datasets are cut to it,
             and what does not fill a batch is left out.
 
@@ -130,7 +129,7 @@ def load_data(
     if samples < 1 or batch_size < 1:
         raise UsageError("--samples and --batch-size must be at least 1")
     draw = Draw.of(samples, batch_size, seed, fixed_batch)
-    adapter = BatchAdapter(ANY_FORM if any_form else forward_signature(model), spec)
+    adapter = BatchAdapter.of(model, spec, as_given=as_given)
     if draw.whole:
         adapter.notes.append(
             f"the model was recorded for batches of {draw.batch_size}, and takes no others"

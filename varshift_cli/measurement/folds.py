@@ -54,8 +54,7 @@ def cut_folds(
         count: Parts wanted.
     """
     singly = not whole and all(
-        keys.shape[0] == batch.size and batch.raw is None
-        for keys, batch in zip(samples.keys, batches, strict=True)
+        keys.shape[0] == batch.size for keys, batch in zip(samples.keys, batches, strict=True)
     )
     if not singly or (not regroup and len(batches) >= _WHOLE_BATCHES):
         parts = _deal_batches(samples, count)

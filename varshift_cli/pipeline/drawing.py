@@ -17,7 +17,11 @@ from varshift_cli.records import Batch
 
 
 def draw_batches(
-    model: nn.Module, batches: Iterable[Any], *, samples: int | None = None
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    samples: int | None = None,
+    as_given: bool = False,
 ) -> tuple[Batch, ...]:
     """The batches, drawn once and kept; :func:`scan` takes them as they are.
 
@@ -29,6 +33,7 @@ def draw_batches(
         batches: A DataLoader, or any iterable of batches: tensors whose first dimension counts
             samples, (input, label) tuples, or dicts of keyword arguments.
         samples: No more than this many; all by default.
+        as_given: Whether a function of the caller's gets each batch whole, in a form of its own.
 
     Raises:
         UsageError: ``model`` is no module, or ``batches`` nothing that yields batches.
@@ -37,7 +42,7 @@ def draw_batches(
     check_model(model)
     check_iterable(batches)
     with preserved_random_state():
-        drawn = adapt_batches(batches, model, what="batches", samples=samples)
+        drawn = adapt_batches(batches, model, what="batches", samples=samples, as_given=as_given)
     check_batches(drawn)
     return drawn
 

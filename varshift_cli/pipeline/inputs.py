@@ -12,7 +12,7 @@ from torch import nn
 
 from varshift_cli.errors import UsageError
 from varshift_cli.instrument import BatchNormCatalogue, find_batch_norms
-from varshift_cli.instrument.borrow import Forward
+from varshift_cli.instrument.borrow import Forward, on_whole_batches
 from varshift_cli.instrument.noise_modules import matches
 from varshift_cli.loading import (
     BuiltModel,
@@ -96,7 +96,9 @@ def open_inputs(request: ScanRequest) -> Inputs:
     search = [Path.cwd(), checkpoint.path.parent]
     state = checkpoint.state_dict(request.key)
     built = _build(request, checkpoint, state, search)
-    forward = None if request.forward is None else load_forward(request.forward, search)
+    forward = None
+    if request.forward is not None:
+        forward = on_whole_batches(load_forward(request.forward, search))
     metric = None if request.metric is None else load_metric(request.metric, search)
     data = load_calibration(request, request.data, built, search)
     noise = load_noise(request.noise, search)
@@ -154,7 +156,7 @@ def load_calibration(
         seed=request.seed,
         model=built.model,
         search_dirs=search,
-        any_form=request.forward is not None,
+        as_given=request.forward is not None,
         fixed_batch=built.fixed_batch,
     )
 

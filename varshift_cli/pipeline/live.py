@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import nn
@@ -10,7 +10,7 @@ from torch import nn
 from varshift_cli.diagnosis import describe_buffers
 from varshift_cli.errors import FixDeclinedError, UsageError
 from varshift_cli.instrument import find_batch_norms
-from varshift_cli.instrument.borrow import Forward, device_of
+from varshift_cli.instrument.borrow import Forward, UserForward, device_of, on_whole_batches
 from varshift_cli.loading.batches import common_size
 from varshift_cli.measurement import measure
 from varshift_cli.pipeline.advice import without_harm
@@ -32,8 +32,6 @@ from varshift_cli.records import (
 )
 from varshift_cli.remedies import Workload, corrected
 from varshift_cli.remedies.selection import frozen_layers
-
-UserForward = Callable[[nn.Module, Any], Any]
 
 
 def scan(
@@ -222,4 +220,5 @@ def _draw(
             "noise is not a sequence of module types", hint="For example noise=[DropPath]."
         )
     refuse_unknown_noise(model, noise)
-    return draw_batches(model, batches), forward
+    drawn = draw_batches(model, batches, as_given=forward is not None)
+    return drawn, None if forward is None else on_whole_batches(forward)

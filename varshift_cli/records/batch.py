@@ -19,5 +19,3 @@ class Batch:
     kwargs: Mapping[str, Any]
     labels: Any | None
     size: int
-    raw: Any = None
-    """The batch as the loader gave it, for a ``--forward`` function."""
