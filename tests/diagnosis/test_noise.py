@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests import samples
-from varshift_cli.diagnosis.noise import noises
+from varshift_cli.diagnosis.noise import inherited, noises
 from varshift_cli.diagnosis.observations import Observations, spanned
 from varshift_cli.records import BuffersRecord, Case, DropoutLink, FactorIntervals
 
@@ -57,3 +57,17 @@ def test_layers_alike():
 def test_spanned(factors, text):
     """A range, or one figure where it would be the same twice."""
     assert spanned(factors) == text
+
+
+@pytest.mark.parametrize(
+    ("named", "end"),
+    [(True, "goes when those are repaired"), (False, "is off by itself beyond chance")],
+)
+def test_passed_on_from_where(named, end):
+    """VS110 promises a repair of layers above only where one of them was found to be off."""
+    layer = hit("bn", 1.0)
+    layer = replace(layer, cause="inherited", factors=replace(layer.factors, inherited=1.3))
+
+    (found,) = inherited([layer], named=named)
+
+    assert found.message.endswith(end)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from varshift_cli.measurement import LayerMoments
 from varshift_cli.records import LayerRecord
-from varshift_cli.statistics import GroupMoments, live_channels
+from varshift_cli.statistics import GroupMoments, jackknife_error, live_channels
 
 USUAL_MOMENTUM = 0.1
 USUAL_BATCH = 32
@@ -23,8 +23,62 @@ USUAL_BATCH = 32
 REAL = math.log(1.05)
 """|ln factor| from which a factor is worth a finding: above the noise of dropout-free nets (1.04
 at the 99th percentile of the paper's 1,235 BN points)."""
-_CERTAIN = 3.0
-"""Standard errors."""
+_SCATTER = 2.0 * REAL
+"""The same of the mean |ln factor| over channels."""
+_MEAN_OF_ABSOLUTE = math.sqrt(2.0 / math.pi)
+"""E|Z| of a standard normal."""
+_DRIFT = 0.1
+"""The same of the mean drift, in standard deviations."""
+_CERTAIN = (
+    235.80, 19.207, 9.2189, 6.6202, 5.5071, 4.9041, 4.5300, 4.2766, 4.0943, 3.9569,
+    3.8499, 3.7643, 3.6942, 3.6358, 3.5864, 3.5441, 3.5075, 3.4755, 3.4472, 3.4222,
+    3.3997, 3.3796, 3.3613, 3.3448, 3.3296, 3.3158, 3.3030, 3.2913, 3.2804, 3.2703,
+    3.2609,
+)  # fmt: skip
+"""Standard errors beyond which chance is ruled out: what 3 are for a normal, for Student's t with
+1 to 31 degrees of freedom."""
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Standard errors of what a layer is judged by; 0 where groups of samples do not tell them.
+
+    Channels rise and fall together, as far as the samples make them: so the error of a mean over
+    channels is its own, and no mean of theirs.
+    """
+
+    signed: float = 0.0
+    """Of the mean over channels of ln T."""
+    log: float = 0.0
+    """Of ln T in one channel, on average."""
+    drift: float = 0.0
+    """Of the mean of one channel, in standard deviations, on average."""
+    degrees: int = 1
+    """Of freedom."""
+
+    def times(self, factor: float) -> Errors:
+        """All of them larger by a factor."""
+        return Errors(factor * self.signed, factor * self.log, factor * self.drift, self.degrees)
+
+    def beside(self, other: Errors) -> Errors:
+        """Of a difference between two sets of samples."""
+        return Errors(
+            math.hypot(self.signed, other.signed),
+            math.hypot(self.log, other.log),
+            math.hypot(self.drift, other.drift),
+            min(self.degrees, other.degrees),
+        )
+
+    def are_exceeded_by(self, log: Tensor, drift: Tensor) -> bool:
+        """Whether channels differ beyond noise: in size, in scatter, or in the mean."""
+        if not log.numel():
+            return False
+        certain = _CERTAIN[min(self.degrees, len(_CERTAIN)) - 1]
+        return (
+            abs(_mean(log)) > max(REAL, certain * self.signed)
+            or _mean(log.abs()) > max(_SCATTER, certain * self.log)
+            or _mean(drift.abs()) > max(_DRIFT, certain * self.drift)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,24 +208,36 @@ class Evidence:
         return relative * math.sqrt(self.samples)
 
     @cached_property
-    def noise(self) -> float:
-        """Standard deviation of ``log`` that the running average and the samples explain."""
-        return _mean(self.sample_cv) * self._scale
+    def _errors(self) -> Errors:
+        """Of the train pass alone, by leaving out groups of samples."""
+        groups = self.groups
+        if groups.groups < 2:
+            return Errors()
+        mean, var = groups.reweighted(1.0 - torch.eye(groups.groups, dtype=torch.float64))
+        log = torch.log(var.cpu()[:, self.live] + self.eps)
+        drift = mean.cpu()[:, self.live] / (self.train_var + self.eps).sqrt()
+        return Errors(
+            jackknife_error(log.mean(dim=1)),
+            _mean(_by_channel(log)),
+            _mean(_by_channel(drift)),
+            groups.groups - 1,
+        )
 
     @cached_property
-    def drift_noise(self) -> float:
-        """The same of ``drift``."""
-        return self.between_share * self._scale
+    def errors(self) -> Errors:
+        """Of the train pass and of the running average, which is one over samples as well."""
+        average = self.alpha / (2.0 - self.alpha) / USUAL_BATCH
+        return self._errors.times(math.sqrt(1.0 + self.units * average))
 
     @property
-    def _scale(self) -> float:
-        average = self.alpha / (2.0 - self.alpha) / USUAL_BATCH
-        return math.sqrt(average + 1.0 / max(self.units, 1))
+    def beyond_noise(self) -> float:
+        """What is left of the distance without what chance alone would show."""
+        return max(0.0, self.distance - _MEAN_OF_ABSOLUTE * self.errors.log)
 
     @cached_property
     def is_off(self) -> bool:
         """Whether the buffers differ from T beyond noise: in size, in scatter, or in the mean."""
-        return _is_beyond(self.log, self.drift, self.noise, self.drift_noise)
+        return self.errors.are_exceeded_by(self.log, self.drift)
 
     @property
     def size(self) -> float:
@@ -185,18 +251,7 @@ class Evidence:
         var, mean = here.var.cpu()[both] + self.eps, here.mean.cpu()[both]
         log = torch.log(var / (there.var.cpu()[both] + self.eps))
         drift = (mean - there.mean.cpu()[both]) / var.sqrt()
-        scale = math.sqrt(1.0 / max(self.units, 1) + 1.0 / max(other.units, 1))
-        return _is_beyond(
-            log,
-            drift,
-            scale * max(_mean(self.sample_cv), _mean(other.sample_cv)),
-            scale * max(self.between_share, other.between_share),
-        )
-
-    @property
-    def between_share(self) -> float:
-        """Standard deviation of the samples' own means, in standard deviations of all values."""
-        return _mean((self.between / (self.train_var + self.eps)).sqrt())
+        return self._errors.beside(other._errors).are_exceeded_by(log, drift)
 
     @cached_property
     def like_samples(self) -> float:
@@ -244,17 +299,12 @@ def evidence_of(
     return found
 
 
-def _is_beyond(log: Tensor, drift: Tensor, noise: float, drift_noise: float) -> bool:
-    """Whether channels differ beyond noise: in size, in scatter, or in the mean."""
-    if not log.numel():
-        return False
-    # Channels of a layer rise and fall together, so that they count as fewer than they are.
-    together = math.sqrt(max(1.0, log.numel() / 4.0))
-    return (
-        abs(_mean(log)) > max(REAL, _CERTAIN * noise / together)
-        or _mean(log.abs()) > max(2.0 * REAL, _CERTAIN * noise)
-        or _mean(drift.abs()) > max(0.1, _CERTAIN * drift_noise)
-    )
+def _by_channel(partial: Tensor) -> Tensor:
+    """Jackknife errors of all channels, from values with each group left out, shape (G, C)."""
+    groups = partial.shape[0]
+    deviations = (partial - partial.mean(dim=0)).square().sum(dim=0)
+    errors: Tensor = (deviations * (groups - 1) / groups).sqrt()
+    return errors
 
 
 def _mean(values: Tensor) -> float:

@@ -67,7 +67,7 @@ def find_causes(seen: Observations) -> tuple[Finding, ...]:
         *(not_guilty(seen) if not wrong and not causes else []),
     ]
     cleared = list(repaired(seen))
-    return (*wrong, *cleared, *causes, *inherited(rest), *notes)
+    return (*wrong, *cleared, *causes, *inherited(rest, named=bool(wrong or causes)), *notes)
 
 
 def _weight(finding: Finding) -> tuple[bool, float]:

@@ -100,8 +100,13 @@ def _finding(code: str, moved: Sequence[LayerRecord], seen: Observations) -> Fin
     )
 
 
-def inherited(layers: Sequence[LayerRecord]) -> Iterator[Finding]:
-    """VS110: what layers further up pass on."""
+def inherited(layers: Sequence[LayerRecord], *, named: bool) -> Iterator[Finding]:
+    """VS110: what layers further up pass on.
+
+    Args:
+        layers: All that are not broken.
+        named: Whether a cause was found in any layer.
+    """
     moved = [
         layer
         for layer in layers
@@ -112,8 +117,12 @@ def inherited(layers: Sequence[LayerRecord]) -> Iterator[Finding]:
             "VS110",
             FindingLevel.NOTE if len(moved) < len(layers) else loudness(moved),
             tuple(layer.name for layer in moved),
-            f"passed on to {counted(moved)} from BatchNorm layers above; goes when those are "
-            "repaired",
+            f"passed on to {counted(moved)} from BatchNorm layers above; "
+            + (
+                "goes when those are repaired"
+                if named
+                else "none of those is off by itself beyond chance"
+            ),
             {
                 "inherited": geometric(layer.factors.inherited for layer in moved),
                 "strength": _strength(moved, "inherited"),

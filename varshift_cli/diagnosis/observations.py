@@ -128,7 +128,7 @@ def finding(
         loudness([each.record for each in layers]) if level is None else level,
         names,
         message,
-        {**evidence, **measured, "strength": sum(each.distance for each in layers)},
+        {**evidence, **measured, "strength": sum(each.beyond_noise for each in layers)},
         tuple(rivals),
     )
 
