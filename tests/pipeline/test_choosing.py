@@ -72,7 +72,7 @@ SAME = Certainty(Answers(0.5, 2.3), Answers(0.4, 2.3), Answers(0.4, 2.3))
 def test_the_rule_without_labels(
     stale: Staleness | None, certainty: Certainty, method: str | None, words: str
 ) -> None:
-    """Momentum, distance and certainty decide as DESIGN section 6 and the table say."""
+    """Momentum, distance and certainty decide, as measured by the table of repairs."""
     choice = choose_by_buffers(samples.shifted(), stale, certainty)
     assert choice.method == method
     assert words in choice.reason

@@ -1,4 +1,4 @@
-"""The shipped example, end to end: what DESIGN and README promise of it."""
+"""The shipped example, end to end: what README promises of it."""
 
 from __future__ import annotations
 

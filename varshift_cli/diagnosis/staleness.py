@@ -3,7 +3,7 @@
 A running variance is an exponential average over batches, so it is never quite T: with cv the
 relative standard deviation of the variance from batch to batch, alpha the momentum and nb the
 number of calibration batches, ln T/R of one channel has a standard deviation of about
-cv sqrt(alpha/(2 - alpha) + 1/nb), and 0.8 of that is its mean absolute value (DESIGN section 6).
+cv sqrt(alpha/(2 - alpha) + 1/nb), and 0.8 of that is its mean absolute value.
 """
 
 from __future__ import annotations

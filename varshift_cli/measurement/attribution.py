@@ -5,7 +5,7 @@ population statistics with dropout i alone on. Masks belong to (seed, sample, si
 switching one dropout leaves the masks of all others as they are. A second opinion is half the sum
 of that and of ln(T_without_i/T), what switching i off takes away. Twelve single effects of a
 residual net add up to the joint one within 5 %; dropouts in series, stochastic depth and small
-totals do so less well (DESIGN section 2), hence the residual.
+totals do so less well, hence the residual.
 """
 
 from __future__ import annotations

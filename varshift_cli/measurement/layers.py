@@ -1,7 +1,7 @@
 """From moments to the figures of a layer.
 
 Per channel and with +eps on both sides, E/R = (T/R) x (C/T) x (E/C); the geometric mean over
-live channels telescopes exactly. DESIGN: ``shift`` ignores direction, ``signed`` keeps it.
+live channels telescopes exactly: ``shift`` ignores direction, ``signed`` keeps it.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Statistics of all samples together are exact in one pass. Where their activations do not fit,
 samples go through in windows, each normalised by its own statistics, whose moments are merged by
-total variance: 6e-4 to 5e-3 off for windows of 500 to 100 of 1,000 samples (DESIGN section 5).
+total variance: 6e-4 to 5e-3 off for windows of 500 to 100 of 1,000 samples.
 """
 
 from __future__ import annotations

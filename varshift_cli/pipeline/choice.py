@@ -1,7 +1,7 @@
 """Which repair to take, if any: by labels on held-out samples, else by what the buffers describe.
 
-The rule of DESIGN section 6. Nothing is repaired that is not off; without labels nothing is
-guessed where two opposite causes look alike.
+Nothing is repaired that is not off; without labels nothing is guessed where two opposite causes
+look alike.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ def _harmful(method: str, worse: Score) -> str:
 
 
 def _refuse_unlabelled(task: _Task) -> None:
-    """Refuse what only labels could justify (DESIGN section 6)."""
+    """Refuse what only labels could justify."""
     if task.request.force:
         return
     if any(finding.code == "VS201" for finding in task.before.findings):

@@ -1,7 +1,7 @@
 r"""Correct: take out of the running buffers what dropout put in, and nothing else.
 
-With T and C the population statistics of the same batches with dropout on and off (DESIGN section
-6), in float64, for every BatchNorm that a dropout reaches, through other BatchNorm too:
+With T and C the population statistics of the same batches with dropout on and off, in float64,
+for every BatchNorm that a dropout reaches, through other BatchNorm too:
 
     running_var'  = (running_var + eps) (C + eps)/(T + eps) - eps,   at least 0
     running_mean' = running_mean + (mean_C - mean_T) sqrt((running_var + eps)/(T + eps))

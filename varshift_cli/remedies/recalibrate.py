@@ -1,9 +1,9 @@
 """Recalibrate: give every BatchNorm the statistics of the network with dropout off.
 
-What is written is C, the population statistics of lockstep's clean pass (DESIGN section 5): mean
-and unbiased variance (ddof 1) over all calibration samples, each layer's taken while the layers
-above it already normalise by theirs. ``torch.optim.swa_utils.update_bn`` leaves dropout on and so
-leaves the shift where it was; Li et al. (CVPR 2019, section 4.4) let the moving averages creep
+What is written is C, the population statistics of lockstep's clean pass: mean and unbiased
+variance (ddof 1) over all calibration samples, each layer's taken while the layers above it
+already normalise by theirs. ``torch.optim.swa_utils.update_bn`` leaves dropout on and so leaves
+the shift where it was; Li et al. (CVPR 2019, section 4.4) let the moving averages creep
 towards it, which takes many epochs and stops short.
 """
 
