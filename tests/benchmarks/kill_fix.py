@@ -82,7 +82,7 @@ def prepare(folder: Path, kind: str, *, in_place: bool) -> Case:
     began = time.perf_counter()
     marks: list[float] = []
     with marked(lambda: marks.append(time.perf_counter())):
-        record = fix_checkpoint(request(ORIGINAL, in_place=in_place))
+        record = fix_checkpoint(request(ORIGINAL, kind=kind, in_place=in_place))
     ended = time.perf_counter()
     return Case(
         kind,
@@ -122,7 +122,7 @@ def killed(case: Case, *, delay: float, from_writing: bool) -> bool:
             with marked(lambda: os.write(writer, b"w")):
                 if not from_writing:
                     os.write(writer, b"s")
-                fix_checkpoint(request(ORIGINAL, in_place=case.in_place))
+                fix_checkpoint(request(ORIGINAL, kind=case.kind, in_place=case.in_place))
             code = 0
         os._exit(code)
     os.close(writer)

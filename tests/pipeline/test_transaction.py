@@ -48,6 +48,13 @@ def write_model(kind: str, path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             torch.jit.script(model).save(path)
+    elif kind == "exported":
+        shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},)
+        program = torch.export.export(model, (torch.randn(4, 3, 6, 6),), dynamic_shapes=shapes)
+        torch.export.save(program, path.with_suffix(".pt2"))
+        path.with_suffix(".pt2").replace(path)
+    elif kind == "module":
+        torch.save(model, path)
     elif kind == "nested":
         torch.save({"epoch": 3, "model": state, "args": [1, 2]}, path)
     elif kind == "nan":
@@ -57,7 +64,8 @@ def write_model(kind: str, path: Path) -> None:
         torch.save(state, path)
 
 
-KINDS = ("zip", "nested", "legacy", "safetensors", "bf16", "scripted", "nan")
+KINDS = ("zip", "nested", "legacy", "safetensors", "bf16", "scripted", "exported", "module", "nan")
+WITH_CODE = ("scripted", "exported", "module")
 
 
 @pytest.fixture
@@ -70,8 +78,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def request(model: str = "m.pt", *, method: str = "recalibrate", **options: object) -> FixRequest:
-    scan = ScanRequest(model, arch="code.py:ConvNet", data="calib.npz")
+def request(
+    model: str = "m.pt", *, method: str = "recalibrate", kind: str = "zip", **options: object
+) -> FixRequest:
+    """A fix; files that bring their own code are run by it."""
+    arch = None if kind in WITH_CODE else "code.py:ConvNet"
+    scan = ScanRequest(model, arch=arch, data="calib.npz", allow_pickle=kind == "module")
     return FixRequest(scan, method=method, **options)  # type: ignore[arg-type]
 
 
@@ -89,7 +101,7 @@ def test_revert_is_exact_to_the_bit(folder: Path, kind: str, in_place: bool) -> 
     """In every container: fix, revert, and the file is the old one, byte for byte."""
     write_model(kind, folder / "net.pt")
     before = digest("net.pt")
-    record = fix_checkpoint(request("net.pt", in_place=in_place))
+    record = fix_checkpoint(request("net.pt", kind=kind, in_place=in_place))
     assert record.output == ("net.pt" if in_place else "net.fixed.pt")
     assert digest(record.output) != before
     assert record.output_sha256 == digest(record.output)
