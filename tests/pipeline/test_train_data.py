@@ -74,7 +74,7 @@ def test_both_from_the_same(folder, size, seed):
     np.savez("half.npz", x=whole[order[:size]])
     np.savez("rest.npz", x=whole[order[-size:]])
     state = torch.load("model.pt")
-    state["1.running_mean"] += 1.6 * state["1.running_var"].sqrt() * torch.linspace(-1, 1, 16)
+    state["1.running_mean"] += 3.0 * state["1.running_var"].sqrt() * torch.linspace(-1, 1, 16)
     torch.save(state, "model.pt")
 
     assert found("half.npz").code == "VS501"
