@@ -29,6 +29,8 @@ _MEAN_OF_ABSOLUTE = math.sqrt(2.0 / math.pi)
 """E|Z| of a standard normal."""
 _DRIFT = 0.1
 """The same of the mean drift, in standard deviations."""
+_LEAST_VALUES = 8
+"""Values of a channel below which no error can be told from them, and none is ruled out."""
 _CERTAIN = (
     235.80, 19.207, 9.2189, 6.6202, 5.5071, 4.9041, 4.5300, 4.2766, 4.0943, 3.9569,
     3.8499, 3.7643, 3.6942, 3.6358, 3.5864, 3.5441, 3.5075, 3.4755, 3.4472, 3.4222,
@@ -213,6 +215,8 @@ class Evidence:
         groups = self.groups
         if groups.groups < 2:
             return Errors()
+        if float(groups.count.sum()) < _LEAST_VALUES:
+            return Errors(math.inf, math.inf, math.inf)
         mean, var = groups.reweighted(1.0 - torch.eye(groups.groups, dtype=torch.float64))
         log = torch.log(var.cpu()[:, self.live] + self.eps)
         drift = mean.cpu()[:, self.live] / (self.train_var + self.eps).sqrt()

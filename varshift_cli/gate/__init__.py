@@ -6,7 +6,7 @@ layer has a shift but no interval. Sampling noise alone can so turn a pass into 
 but hardly into a failure. "Nothing was checked" is never a pass.
 """
 
-from varshift_cli.gate.needed import is_settled, samples_needed
+from varshift_cli.gate.needed import is_settled, samples_needed, two_digits
 from varshift_cli.gate.policy import exit_code, judge_report
 from varshift_cli.gate.thresholds import check_policy, check_threshold, judge
 
@@ -18,4 +18,5 @@ __all__ = [
     "judge",
     "judge_report",
     "samples_needed",
+    "two_digits",
 ]

@@ -46,7 +46,7 @@ def samples_needed(layer: LayerRecord, threshold: float, samples: int) -> int | 
     width = max(ends) if layer.shift > threshold else ends[1]
     if distance <= width * POWER * math.sqrt(samples / MOST):
         return None
-    return max(_two_digits(samples * (POWER * width / distance) ** 2), samples + 1)
+    return max(two_digits(samples * (POWER * width / distance) ** 2), samples + 1)
 
 
 def is_settled(report: Report, judge: Callable[[Report], Verdict]) -> bool:
@@ -80,6 +80,7 @@ def _widened(layer: LayerRecord) -> LayerRecord:
     return replace(layer, shift_interval=wider)
 
 
-def _two_digits(number: float) -> int:
+def two_digits(number: float) -> int:
+    """The number rounded up to two digits."""
     unit = int(10 ** max(math.floor(math.log10(number)) - 1, 0))
     return math.ceil(number / unit) * unit

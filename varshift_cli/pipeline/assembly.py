@@ -25,6 +25,7 @@ from varshift_cli.instrument.facts import ModelFacts, model_facts
 from varshift_cli.measurement import Measurement, effect_of, layer_record, targets_of
 from varshift_cli.measurement.trials import TrainTrials
 from varshift_cli.pipeline.advice import advice, wanted
+from varshift_cli.pipeline.few import few_samples
 from varshift_cli.pipeline.studies import Studies, Study, with_attribution, with_predictions
 from varshift_cli.pipeline.unknown import (
     reasons_of_buffers,
@@ -114,7 +115,7 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
         effect=effect,
         verdict=judge(layers, None, findings),
         unknown={path: reason for path, reason in unknown if reason is not None},
-        notes=_notes(subject),
+        notes=_notes(subject, layers, measured.samples.count),
     )
 
 
@@ -199,8 +200,10 @@ def _without_train(record: LayerRecord) -> LayerRecord:
     )
 
 
-def _notes(subject: Subject) -> tuple[str, ...]:
-    return (*([subject.without_noise] if subject.without_noise else []), *subject.notes)
+def _notes(subject: Subject, layers: Sequence[LayerRecord], groups: int) -> tuple[str, ...]:
+    few = few_samples(layers, sum(batch.size for batch in subject.batches), groups)
+    told = (subject.without_noise, *subject.notes, few)
+    return tuple(note for note in told if note)
 
 
 def _skipped(measured: Measurement, catalogue: BatchNormCatalogue) -> tuple[Skipped, ...]:

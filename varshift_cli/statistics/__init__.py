@@ -10,6 +10,7 @@ from varshift_cli.statistics.intervals import (
     geometric_interval,
     jackknife_error,
     shift_estimate,
+    t975,
 )
 from varshift_cli.statistics.moments import GroupMoments, Population
 from varshift_cli.statistics.ratios import DEAD_FRACTION, live_channels, log_ratio
@@ -28,5 +29,6 @@ __all__ = [
     "live_channels",
     "log_ratio",
     "shift_estimate",
+    "t975",
     "within_layer_slope",
 ]
