@@ -12,7 +12,7 @@ import yaml
 
 import varshift_cli
 from tests.nets import Mlp, warmed_up
-from varshift_cli.cli.app import app
+from varshift_cli.cli.app import program_for
 from varshift_cli.report import from_json
 
 ROOT = Path(varshift_cli.__file__).parents[1]
@@ -166,7 +166,7 @@ def test_every_input_is_documented_and_used():
 def test_hooks_are_commands():
     """Each pre-commit hook calls a command that there is."""
     hooks = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
-    commands = {each.callback.__name__ for each in app.registered_commands}
+    commands = {each.callback.__name__ for each in program_for(()).registered_commands}
 
     for hook in hooks:
         program, command = hook["entry"].split()

@@ -36,8 +36,9 @@ def inspect(
     In execution order, by a handful of samples that go through the model; nothing is judged.
     """
     from varshift_cli.cli import output
+    from varshift_cli.cli.choices import screen_of
     from varshift_cli.cli.progress import progress_on_stderr
-    from varshift_cli.cli.settings import Said, announce, screen_of, settle
+    from varshift_cli.cli.settings import Said, announce, settle
     from varshift_cli.config import load_config
     from varshift_cli.report import inspection_to_json, render_inspect
 
