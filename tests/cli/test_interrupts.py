@@ -14,6 +14,15 @@ import torch
 from tests.loading.files import ARCH, digest, write
 
 
+@pytest.fixture
+def _heard():
+    """Started in the background of a shell, Ctrl-C is ignored, here and in every child."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heard")
 @pytest.mark.parametrize("seconds", [0.4, 0.8, 1.5, 2.2, 3.0])
 def test_ctrl_c(tmp_path, seconds):
     """Exit code 130 and one line, or the work was done before; never a traceback or half a file."""

@@ -79,6 +79,10 @@ def told() -> Iterator[None]:
         yield
     except typer.Exit:
         raise
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED and ended.__cause__ is None:
+            _tell(KeyboardInterrupt())  # while Typer read the arguments; it says nothing itself
+        raise
     except (Exception, KeyboardInterrupt) as error:
         _debug(error)
         raise SystemExit(_tell(error)) from error
