@@ -151,13 +151,13 @@ def announce(settled: Settled, config: Config, *, quiet: bool) -> None:
     same: it may be a stranger's, and quiet because it says so itself.
     """
     if config.ignored is not None and not quiet:
-        output.say(f"{config.ignored} is ignored, as there is {config.source}")
+        output.remark(f"{config.ignored} is ignored, as there is {config.source}")
     told = {
         code: who for code, who in settled.code.items() if not quiet or not who.startswith("--")
     }
     if told:
         named = ", ".join(f"{visible(code)} ({who})" for code, who in told.items())
-        output.say(f"running code: {named}")
+        output.remark(f"running code: {named}")
 
 
 def with_holdout(settled: Settled, holdout: str | None, said: str | None) -> Settled:
