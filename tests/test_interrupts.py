@@ -36,6 +36,24 @@ def test_held():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_held_once():
+    """Where one is held, the second comes at once; and no more than one comes."""
+    steps = []
+
+    def run():
+        with held_interrupts(most=1):
+            press()
+            steps.append("held")
+            press()
+            steps.append("went on")
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+
+    assert steps == ["held"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_tidied_whole():
     """An interrupt while tidying lets it end, and comes then."""
     steps = []

@@ -53,3 +53,20 @@ def test_ctrl_c(tmp_path, seconds):
         set(),
         {"model.fixed.pt", "model.fixed.varshift"},
     )
+
+
+@pytest.mark.usefixtures("_heard")
+@pytest.mark.parametrize("command", ["scan", "fix", "inspect"])
+def test_ctrl_c_while_torch_is_imported(tmp_path, command):
+    """It waits: raised in the middle of torch's C++ it would abort the process."""
+    (tmp_path / "torch.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nprint('imported')\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "varshift_cli", command, "model.pt"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+
+    assert "imported" in done.stdout
+    assert (done.returncode, done.stderr) == (130, "error: interrupted\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -46,8 +46,43 @@ EXAMPLES: Mapping[str, str] = {
 """Each command, in the order of the help, and the example that ends its own."""
 
 
+def _function_of(name: str) -> Callable[..., None]:
+    """What a command runs; the file of each is imported when it is asked for."""
+    if name == "scan":
+        from varshift_cli.cli.scan import scan
+
+        return scan
+    if name == "fix":
+        from varshift_cli.cli.fix import fix
+
+        return fix
+    if name == "inspect":
+        from varshift_cli.cli.inspect import inspect
+
+        return inspect
+    if name == "lint":
+        from varshift_cli.cli.lint import lint
+
+        return lint
+    if name == "check":
+        from varshift_cli.cli.check import check
+
+        return check
+    if name == "report":
+        from varshift_cli.cli.report import report
+
+        return report
+    if name == "diff":
+        from varshift_cli.cli.diff import diff
+
+        return diff
+    from varshift_cli.cli.explain import explain
+
+    return explain
+
+
 def program(names: Iterable[str]) -> typer.Typer:
-    """The program with these commands; the file of each is imported only here."""
+    """The program with these commands."""
     made = typer.Typer(
         epilog="Example: varshift scan model.pt --arch model.py:Net --data calib.npz",
         add_completion=False,
@@ -57,8 +92,7 @@ def program(names: Iterable[str]) -> typer.Typer:
     )
     made.callback()(varshift)
     for name in names:
-        function = getattr(__import__(f"varshift_cli.cli.{name}", fromlist=[name]), name)
-        made.command(name, epilog=f"Example: {EXAMPLES[name]}")(guarded(function))
+        made.command(name, epilog=f"Example: {EXAMPLES[name]}")(guarded(_function_of(name)))
     return made
 
 
