@@ -74,8 +74,7 @@ def layer(
         name=name if call == 1 else f"{name}#{call}",
         upstream=upstream,
         level=level,
-        factors=Factors(1.0, None, 1.0, 1.0),
-        **more,
+        **{"factors": Factors(1.0, None, 1.0, 1.0), **more},
     )
     measured = LayerMoments(BatchNormKey(name, call), site, EPS, found, found, found)
     return Evidence(record, measured, found, alpha, len(x))

@@ -26,9 +26,12 @@ from varshift_cli.diagnosis.structure import (
     shared,
 )
 from varshift_cli.instrument.facts import ModelFacts, WeightFacts
+from varshift_cli.measurement.ordering import Order
+from varshift_cli.measurement.unmixed import Unmixed
 from varshift_cli.records import (
     BuffersRecord,
     Effect,
+    Factors,
     FindingLevel,
     Level,
     RegimeScores,
@@ -64,7 +67,7 @@ def test_stale():
     assert found.evidence["stale"] == pytest.approx(
         math.exp(torch.log(1 / torch.linspace(0.3, 0.7, CHANNELS)).mean()), rel=1e-3
     )
-    assert len(found.rivals) == 3
+    assert len(found.rivals) == 4
 
 
 def test_shared():
@@ -191,11 +194,11 @@ def test_not_too_few():
 class Trials:
     """Answers as a model would that behaves as it is told."""
 
-    def __init__(self, *, classes=None, eps=None):
-        self.classes, self.eps, self.asked = classes, eps, []
+    def __init__(self, *, kinds=None, eps=None):
+        self.kinds, self.eps, self.asked = kinds, eps, []
 
-    def by_label(self):
-        return self.classes
+    def unmixed(self):
+        return self.kinds
 
     def with_eps(self, eps):
         self.asked.append(eps)
@@ -229,37 +232,104 @@ def test_large_variances_ask_for_no_eps():
     assert trials.asked == []
 
 
+KINDS = 4
+
+
 def grouped():
-    """Data of four classes far apart, and the index of each sample's class."""
+    """Data of four kinds far apart, and the index of each sample's kind."""
     x = values()
-    index = torch.arange(len(x)) % 4
-    far = torch.randn(4, CHANNELS, 1, generator=torch.Generator().manual_seed(5))
+    index = torch.arange(len(x)) % KINDS
+    far = torch.randn(KINDS, CHANNELS, 1, generator=torch.Generator().manual_seed(5))
     return x + 2.5 * far[index], index
 
 
-def test_unsorted():
-    """VS302: R is the variance within classes, and the mean leans to one of them."""
-    x, index = grouped()
-    classes = moments(x, index)
-    within = (classes.m2 / (classes.count - 1).unsqueeze(1)).mean(0)
-    mean = statistics(x[index == 3])[0]
-    hit = layer(mean=mean, var=within, x=x)
+def within(x, index):
+    """Mean and variance within each kind, (KINDS, C)."""
+    pairs = [statistics(x[index == kind]) for kind in range(KINDS)]
+    return torch.stack([mean for mean, _ in pairs]), torch.stack([var for _, var in pairs])
 
-    found = unsorted(asked(hit, trials=Trials(classes={hit.layer.key: classes})))
+
+def unmixed(each, mean, var, *, by_class=True):
+    """What training on batches of one kind each gathers at this layer."""
+    return Unmixed(by_class, {each.layer.key: mean}, {each.layer.key: var})
+
+
+def in_turn(kept, batches=5, alpha=0.1):
+    """PyTorch's running average over so many batches of each kind, one kind after the other."""
+    running = torch.zeros_like(kept[0])
+    for _ in range(20):
+        for kind in range(KINDS):
+            for _ in range(batches):
+                running = (1 - alpha) * running + alpha * kept[kind]
+    return running
+
+
+@pytest.mark.parametrize("by_class", [True, False])
+def test_unsorted(by_class):
+    """VS302: the running average over kinds that come one after the other, the last ones most."""
+    x, index = grouped()
+    mean, var = within(x, index)
+    hit = layer(mean=in_turn(mean), var=in_turn(var), x=x)
+
+    found = unsorted(asked(hit, trials=Trials(kinds=unmixed(hit, mean, var, by_class=by_class))))
 
     assert (found.code, found.layers) == ("VS302", ("bn",))
-    assert found.evidence["explained"]["bn"] == pytest.approx(1.0, abs=1e-3)
+    assert found.evidence["explained"] > 0.9
+    assert found.evidence["weight_of_the_kind_before"] == pytest.approx(0.9**5, abs=0.05)
+    assert ("class after class" in found.message) is by_class
+    assert any("loader of training" in rival for rival in found.rivals) is not by_class
+
+
+def test_unsorted_in_no_order():
+    """VS302: R is the variance within kinds, and the mean leans to one of them."""
+    x, index = grouped()
+    mean, var = within(x, index)
+    hit = layer(mean=mean[1] + 0.2 * var[1].sqrt(), var=var.mean(0), x=x)
+
+    found = unsorted(asked(hit, trials=Trials(kinds=unmixed(hit, mean, var))))
+
+    assert found.code == "VS302"
+    assert not found.evidence["in_order"]
+    assert any("mixup" in rival for rival in found.rivals)
+
+
+def test_small_batches_are_no_rival_once_measured():
+    """With --train-batch-size the size of the batches is no longer open."""
+    x, index = grouped()
+    mean, var = within(x, index)
+    stored = {"mean": in_turn(mean), "var": in_turn(var), "x": x}
+    measured = layer(**stored, factors=Factors(1.0, 1.0, 1.0, 1.0))
+    unknown = layer(**stored)
+
+    rivals = [
+        unsorted(asked(each, trials=Trials(kinds=unmixed(each, mean, var)))).rivals
+        for each in (measured, unknown)
+    ]
+
+    assert [any("batch-size" in rival for rival in each) for each in rivals] == [False, True]
 
 
 def test_not_unsorted():
-    """Another lack of variance is not taken for it; nor is anything without labels."""
+    """Another lack of variance is not taken for it; nor is anything where kinds are unknown."""
     x, index = grouped()
     mean, var = statistics(x)
     half = layer(mean=mean + 0.3 * var.sqrt(), var=var / 4.0, x=x)
-    classes = {half.layer.key: moments(x, index)}
 
-    assert unsorted(asked(half, trials=Trials(classes=classes))) is None
-    assert unsorted(asked(half, trials=Trials(classes=None))) is None
+    assert unsorted(asked(half, trials=Trials(kinds=unmixed(half, *within(x, index))))) is None
+    assert unsorted(asked(half, trials=Trials(kinds=None))) is None
+
+
+def test_stale_names_what_order_may_do():
+    """What cannot be told without labels, or from batches in an order, is named as a rival."""
+    low = layer(mean=MEAN, var=VAR / 4.0)
+    told = [
+        stale(asked(low, **seen)).rivals[3:]
+        for seen in ({}, {"has_classes": True}, {"order": Order(by_class=True, ratio=None)})
+    ]
+
+    assert [len(each) for each in told] == [1, 0, 1]
+    assert "class labels in --data decide" in told[0][0]
+    assert "shuffle --data" in told[2][0]
 
 
 def at_input(scale=1.0, offset=0.0):
@@ -307,7 +377,7 @@ def test_same_data_withdraw_it(stored):
     assert unlike_training(asked(*here, train_data=train_data)) is None
     found = stale(asked(*here, train_data=train_data))
     assert "nor the training data" in found.message
-    assert not any("data" in rival for rival in found.rivals)
+    assert not any("other data" in rival for rival in found.rivals)
 
 
 def test_stale_buffers_and_other_data():

@@ -57,9 +57,12 @@ UNSORTED = Cause(
         "to the last ones."
     ),
     signature=(
-        "The stale factor T/R is above 1 from the first layer on, BatchNorm1d included, and the "
-        "stored means are off towards one group. With labels: R is near the mean variance inside "
-        "a class, and T near that of all classes together."
+        "At the first layer the stale factor T/R is above 1, BatchNorm1d included, and the stored "
+        "means lean to one group. With class labels, or batches that come in an order, scan "
+        "imitates such a training: batches of one group each, normalised by the batch, the last "
+        "groups weighing most. That takes away most of the distance between stored and measured "
+        "means and variances. The order of --data alone proves nothing: what counts is the loader "
+        "of training."
     ),
     why=(
         "The running variance averages the variances inside the batches, and what lies between "

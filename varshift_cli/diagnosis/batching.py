@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from varshift_cli.diagnosis.evidence import REAL, Evidence
 from varshift_cli.diagnosis.observations import Question, counted, finding
+from varshift_cli.measurement.unmixed import Unmixed
 from varshift_cli.records import Finding
-from varshift_cli.statistics import GroupMoments
 
 _EXPLAINED = 0.5
+_FITS = 0.6
+"""The same for a training that is imitated, in variances and means together."""
+_STEPS = 20
+"""Weights that are tried."""
 _STILL = 0.15
 """Drift of the means, in standard deviations, up to which they are said to agree."""
 _MOST = 64
@@ -82,52 +86,105 @@ def _left(layers: Sequence[Evidence], size: int) -> float:
 
 
 def unsorted(asked: Question) -> Finding | None:
-    """VS302: R is the variance within a class; needs labels."""
+    """VS302: R is what training on unmixed batches gathers, one kind of sample after the other.
+
+    A running average over K kinds in order weighs kind k by q^(K-k), with q = (1 - momentum)^n for
+    n batches of each; n is not known, and q is fitted. Where no order fits, the variances may
+    still be those within kinds: batches of one kind each, in no order.
+    """
     trials = asked.seen.trials
-    inputs = [each for each in asked.off if each.signed > 0.0]
-    if trials is None or not inputs:
+    if trials is None or not asked.off:
         return None
-    by_label = trials.by_label()
-    if by_label is None:
+    unmixed = trials.unmixed()
+    if unmixed is None:
         return None
-    shares = {
-        each.name: _explained(each, by_label[each.layer.key])
-        for each in inputs
-        if each.layer.key in by_label
-    }
-    explaining = [
-        each
-        for each in inputs
-        if shares.get(each.name, 0.0) > _EXPLAINED and _beats_any_factor(each, shares[each.name])
-    ]
-    first = [each for each in inputs if each.is_input] or inputs[:1]
-    moved = max(each.drift_size for each in first)
-    if not explaining or first[0] not in explaining or moved < _STILL / 2.0:
+    layers = [each for each in asked.left if each.layer.key in unmixed.mean]
+    if not layers:
+        return None
+    fit = min((_fit(layers, unmixed, step / _STEPS) for step in range(_STEPS + 1)), key=_total)
+    explained = 1.0 - _total(fit) / sum(each.size for each in layers)
+    means = 1.0 - fit.means / max(sum(each.drift_size for each in layers), 1e-12)
+    in_order = explained > _FITS and means > _EXPLAINED
+    if not in_order and not _within_kinds(layers, unmixed):
         return None
     return finding(
         "VS302",
         asked.off,
-        f"the stored variance of {counted(explaining)} is that within a class, not over all: "
-        "training batches of one class or group each",
-        {"explained": shares, "mean_drift_at_input": moved},
-        ("mixup, which takes away variance too, but leaves the means",),
+        _message(asked, in_order=in_order, by_class=unmixed.by_class),
+        {
+            "explained": explained,
+            "means_explained": means,
+            "in_order": in_order,
+            "kinds": "classes" if unmixed.by_class else "batches as they came",
+            "weight_of_the_kind_before": fit.share,
+        },
+        _rivals(asked, in_order=in_order, by_class=unmixed.by_class),
     )
 
 
-def _explained(each: Evidence, classes: GroupMoments) -> float:
-    """Share of the distance that goes when R is compared with the variance within classes."""
-    within = _within(classes)[each.live]
-    return 1.0 - each.distance_to(None, within) / max(each.distance, 1e-12)
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """Distances that are left, summed over layers, at one q."""
+
+    share: float
+    variances: float
+    means: float
 
 
-def _beats_any_factor(each: Evidence, explained: float) -> bool:
-    """Whether the variance within classes fits better than T times the best single factor."""
-    even = float((each.log - each.log.median()).abs().mean())
-    return (1.0 - explained) * each.distance < even
+def _total(fit: _Fit) -> float:
+    return fit.variances + fit.means
 
 
-def _within(classes: GroupMoments) -> Tensor:
-    """Mean over classes of the variance inside, shape (C,)."""
-    kept = classes.populated()
-    inside: Tensor = kept.m2 / (kept.count - 1.0).clamp(min=1.0).unsqueeze(1)
-    return torch.mean(inside, dim=0).cpu()
+def _fit(layers: Sequence[Evidence], unmixed: Unmixed, share: float) -> _Fit:
+    variances = means = 0.0
+    for each in layers:
+        mean, var = unmixed.mean[each.layer.key], unmixed.var[each.layer.key]
+        weights = share ** torch.arange(len(var) - 1, -1, -1, dtype=var.dtype)
+        weights = weights / weights.sum()
+        expected = (weights @ var)[each.live]
+        within = each.distance_to(None, expected)
+        variances += within
+        means += each.distance_to((weights @ mean)[each.live], expected) - within
+    return _Fit(share, variances, means)
+
+
+def _within_kinds(layers: Sequence[Evidence], unmixed: Unmixed) -> bool:
+    """Whether R at the input is the variance within kinds, rather than T by one factor."""
+    first = [each for each in layers if each.is_input] or layers[:1]
+    return max(each.drift_size for each in first) > _STILL / 2.0 and all(
+        _left_within(each, unmixed) < min((1.0 - _FITS) * each.distance, _unevenness(each))
+        for each in first
+    )
+
+
+def _left_within(each: Evidence, unmixed: Unmixed) -> float:
+    """Distance that is left when R is compared with the mean variance within kinds."""
+    return each.distance_to(None, unmixed.var[each.layer.key].mean(dim=0)[each.live])
+
+
+def _unevenness(each: Evidence) -> float:
+    """Distance that is left when T is multiplied by the best single factor."""
+    return float((each.log - each.log.median()).abs().mean())
+
+
+def _message(asked: Question, *, in_order: bool, by_class: bool) -> str:
+    kind = "of one class each" if by_class else "in the order of --data"
+    after = ", class after class" if in_order and by_class else ""
+    return (
+        f"the statistics of {counted(asked.off)} are those of training batches {kind}{after}: "
+        "they lack what lies between the batches"
+        + (", and lean to the last of them" if in_order else "")
+    )
+
+
+def _rivals(asked: Question, *, in_order: bool, by_class: bool) -> tuple[str, ...]:
+    rivals = [
+        "batches sorted by something that goes with the class; their loader tells"
+        if by_class
+        else "only the order of --data is known; the loader of training tells if it had the same"
+    ]
+    if not in_order:
+        rivals.append("mixup, which takes away variance too, but leaves the means")
+    if all(_batch_factor(each) is None for each in asked.left):
+        rivals.append("small training batches: --train-batch-size decides")
+    return tuple(rivals)

@@ -89,6 +89,7 @@ def other_inputs(asked: Question) -> Finding | None:
         (
             "augmentation in training only",
             "the first layer's weights changed since: --train-data decides",
+            *asked.unmixed_batches,
         ),
     )
 

@@ -11,6 +11,8 @@ from varshift_cli.diagnosis.evidence import Evidence
 from varshift_cli.instrument import BatchNormKey, BatchNormSite
 from varshift_cli.instrument.facts import ModelFacts
 from varshift_cli.measurement import LayerMoments
+from varshift_cli.measurement.ordering import Order
+from varshift_cli.measurement.unmixed import Unmixed
 from varshift_cli.records import (
     BuffersRecord,
     DropoutRecord,
@@ -33,8 +35,8 @@ _WHOLE = 100.0
 class Trials(Protocol):
     """Extra passes that rules may ask for; each costs about as much as the train pass."""
 
-    def by_label(self) -> Mapping[BatchNormKey, GroupMoments] | None:
-        """T's moments with the class labels as groups; ``None`` without labels."""
+    def unmixed(self) -> Unmixed | None:
+        """What training on unmixed batches gathers; ``None`` where nothing tells kinds apart."""
 
     def with_eps(self, eps: float) -> Mapping[BatchNormKey, GroupMoments]:
         """T's moments if every BN ran with this eps."""
@@ -73,6 +75,10 @@ class Observations:
     """Why the weights are known to be an average, if they are."""
     effect: Effect | None = None
     trials: Trials | None = None
+    order: Order | None = None
+    """In which the batches come, where they come in one."""
+    has_classes: bool = False
+    """Whether every batch has class labels."""
     train_data: TrainingData | None = None
     """What was measured over ``--train-data``, where that was given."""
 
@@ -96,6 +102,15 @@ class Question:
     def other_data(self) -> tuple[str, ...]:
         """That it may be the data, as a rival: until the training data were measured too."""
         return () if self.seen.train_data is not None else (OTHER_DATA,)
+
+    @property
+    def unmixed_batches(self) -> tuple[str, ...]:
+        """That batches, of these data or of training, were not mixed, as a rival."""
+        if self.seen.order is not None:
+            return ("batches that come in an order, and are not the whole: shuffle --data",)
+        if not self.seen.has_classes and any(each.signed > 0.0 for each in self.off):
+            return ("training data not shuffled: class labels in --data decide",)
+        return ()
 
     def on_training_data(self, each: Evidence) -> Evidence | None:
         """The same layer on ``--train-data``, as far as it was measured there."""

@@ -183,6 +183,7 @@ def stale(asked: Question) -> Finding | None:
             *asked.other_data,
             "weights changed after the last update (EMA, SWA, merging)",
             "small training batches: scan with --train-batch-size",
+            *asked.unmixed_batches,
         ),
     )
 

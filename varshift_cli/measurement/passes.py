@@ -14,6 +14,7 @@ from varshift_cli.measurement.memory import memory_budget, plan_windows
 from varshift_cli.measurement.regimes import EvalRegime, PopulationRegime
 from varshift_cli.measurement.samples import few_of
 from varshift_cli.measurement.small_batches import BatchRegime
+from varshift_cli.measurement.unmixed import UnmixedRegime
 from varshift_cli.records import Batch
 
 Keep = Callable[[int, Any], None]
@@ -41,7 +42,7 @@ def forget(_index: int, _output: object) -> None:
 def run_eval(
     instrumented: Instrumented,
     batches: Sequence[Batch],
-    regime: EvalRegime | BatchRegime,
+    regime: EvalRegime | BatchRegime | UnmixedRegime,
     keep: Keep,
 ) -> None:
     """Every batch for itself, one after the other.

@@ -54,17 +54,27 @@ def cut_batches(
 
     What is left over is left out. ``None`` when the batches do not stack.
     """
+    order = torch.argsort(torch.cat(samples.keys))
+    runs = [order[at : at + size] for at in range(0, len(order) - size + 1, size)]
+    return deal_batches(batches, samples, runs)
+
+
+def deal_batches(
+    batches: Sequence[Batch], samples: Samples, runs: Sequence[Tensor]
+) -> tuple[Sequence[Batch], Samples] | None:
+    """Deal all samples into other batches: one for each run of their indices, in its order.
+
+    ``None`` when the batches do not stack.
+    """
     if not _stackable(batches):
         return None
     whole = _join(batches)
     keys, groups = torch.cat(samples.keys), torch.cat(samples.groups)
-    order = torch.argsort(keys)
-    runs = [order[at : at + size] for at in range(0, len(order) - size + 1, size)]
     leaves, structure = tree_flatten((whole.args, dict(whole.kwargs)))
     cut = []
     for run in runs:
         args, kwargs = tree_unflatten([leaf[run.to(leaf.device)] for leaf in leaves], structure)
-        cut.append(Batch(args, kwargs, None, size))
+        cut.append(Batch(args, kwargs, None, len(run)))
     return tuple(cut), Samples(
         tuple(keys[run] for run in runs), tuple(groups[run] for run in runs), samples.count
     )

@@ -23,6 +23,7 @@ from varshift_cli.instrument import BatchNormCatalogue, BatchNormKey, NoiseKey, 
 from varshift_cli.instrument.borrow import Forward
 from varshift_cli.instrument.facts import ModelFacts, model_facts
 from varshift_cli.measurement import Measurement, effect_of, layer_record, targets_of
+from varshift_cli.measurement.ordering import Order, class_labels, order_of
 from varshift_cli.measurement.trials import TrainTrials
 from varshift_cli.pipeline.advice import advice, wanted
 from varshift_cli.pipeline.few import few_samples
@@ -72,6 +73,8 @@ class Subject:
     forward: Forward | None = None
     averaged: str | None = None
     """Why the weights are known to be an average, if they are."""
+    in_order: bool = True
+    """Whether the batches come in an order of the user's own, not dealt by varshift."""
     train_data: TrainingData | None = None
     """What was measured over ``--train-data``."""
 
@@ -91,10 +94,8 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
         measured.outputs["eval"], measured.outputs["clean"], measured.outputs["train"], targets
     )
     always_on = sorted({key.name for key in measured.always_on})
-    findings = (
-        *probed_findings(measured.probe, names, always_on),
-        *find_causes(_observed(measured, subject, layers, dropouts, buffers, effect, always_on)),
-    )
+    observed = _observed(measured, subject, layers, dropouts, buffers, effect, always_on)
+    findings = (*probed_findings(measured.probe, names, always_on), *find_causes(observed))
     unknown = (
         *reasons_of_effect(effect, no_effect, measured.outputs["eval"], targets),
         *reasons_of_buffers(buffers, subject.without_noise or no_slope),
@@ -115,7 +116,7 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
         effect=effect,
         verdict=judge(layers, None, findings),
         unknown={path: reason for path, reason in unknown if reason is not None},
-        notes=_notes(subject, layers, measured.samples.count),
+        notes=_notes(subject, observed, measured.samples.count),
     )
 
 
@@ -147,6 +148,7 @@ def _observed(
 ) -> Observations:
     """What causes are found from."""
     facts = ModelFacts() if subject.model is None else model_facts(subject.model)
+    order = order_of(subject.batches) if subject.in_order else None
     return Observations(
         layers,
         dropouts,
@@ -161,7 +163,9 @@ def _observed(
         facts=facts,
         frozen=_frozen(subject),
         averaged=subject.averaged or _counted_average(facts),
-        trials=_trials(measured, subject),
+        trials=_trials(measured, subject, order),
+        order=order,
+        has_classes=class_labels(subject.batches) is not None,
         train_data=subject.train_data,
     )
 
@@ -200,10 +204,24 @@ def _without_train(record: LayerRecord) -> LayerRecord:
     )
 
 
-def _notes(subject: Subject, layers: Sequence[LayerRecord], groups: int) -> tuple[str, ...]:
-    few = few_samples(layers, sum(batch.size for batch in subject.batches), groups)
-    told = (subject.without_noise, *subject.notes, few)
-    return tuple(note for note in told if note)
+def _notes(subject: Subject, observed: Observations, groups: int) -> tuple[str, ...]:
+    few = few_samples(observed.layers, observed.samples, groups)
+    ordered = None if observed.order is None else _ordered(observed.order, observed.samples)
+    return tuple(note for note in (subject.without_noise, *subject.notes, ordered, few) if note)
+
+
+def _ordered(order: Order, samples: int) -> str:
+    """What an order of the calibration batches means: a hint at that of training, no more."""
+    how = (
+        "nearly each holds one class"
+        if order.by_class
+        else f"between them the input varies {order.ratio:.1f} times as much as between mixed ones"
+    )
+    return (
+        f"the batches come in an order ({how}): if there are more than these {samples:,} samples, "
+        "shuffle them, or the figures stand for their beginning alone; and a network trained on "
+        "batches in such an order has wrong statistics (VS302)"
+    )
 
 
 def _skipped(measured: Measurement, catalogue: BatchNormCatalogue) -> tuple[Skipped, ...]:
@@ -232,7 +250,7 @@ def _frozen(subject: Subject) -> frozenset[str]:
     return frozen_layers(subject.model, subject.catalogue)
 
 
-def _trials(measured: Measurement, subject: Subject) -> TrainTrials | None:
+def _trials(measured: Measurement, subject: Subject, order: Order | None) -> TrainTrials | None:
     if subject.model is None:
         return None
     return TrainTrials(
@@ -242,6 +260,7 @@ def _trials(measured: Measurement, subject: Subject) -> TrainTrials | None:
         measured.samples,
         subject.seed,
         subject.forward,
+        order,
     )
 
 

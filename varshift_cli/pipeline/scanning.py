@@ -134,6 +134,7 @@ def subject_of(inputs: Inputs, request: ScanRequest, catalogue: BatchNormCatalog
         model=inputs.model,
         forward=inputs.forward,
         averaged=averaging_of(inputs.state),
+        in_order=not inputs.data.regroupable,
     )
 
 
