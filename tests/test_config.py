@@ -3,7 +3,7 @@ from datetime import date
 
 import pytest
 
-from varshift_cli.cli.app import app
+from varshift_cli.cli.app import program_for
 from varshift_cli.config import COMMAND_LINE_ONLY, Config, load_config
 from varshift_cli.errors import ConfigError
 from varshift_cli.records import LayerRule, Policy, Suppression
@@ -234,7 +234,7 @@ def test_an_expiry_may_be_text(written):
 
 def test_every_option_is_a_setting():
     """Every option of every command can stand in the file, or is kept out of files for safety."""
-    commands = [each.callback for each in app.registered_commands]
+    commands = [each.callback for each in program_for(()).registered_commands]
     parameters = [p for each in commands for p in inspect.signature(each).parameters.values()]
     options = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     kept_out = {name.replace("-", "_") for name in COMMAND_LINE_ONLY}

@@ -12,6 +12,14 @@ def press():
     os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.fixture(autouse=True)
+def _heard():
+    """Started in the background of a shell, Ctrl-C is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_held():
     """An interrupt waits for the end of the block, and comes then."""
     steps = []
@@ -25,6 +33,24 @@ def test_held():
         run()
 
     assert steps == ["went on"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_held_once():
+    """Where one is held, the second comes at once; and no more than one comes."""
+    steps = []
+
+    def run():
+        with held_interrupts(most=1):
+            press()
+            steps.append("held")
+            press()
+            steps.append("went on")
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+
+    assert steps == ["held"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

@@ -27,6 +27,27 @@ def test_file_hint(tmp_path):
     assert file_hint(near / "model.pt", "Look.") == "Look."
 
 
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("nope.py", None),
+        ("copmare.py", "compare.py"),
+        ("compare.p", "compare.py"),
+        ("model.pth", "model.pt"),
+        ("dta", "data"),
+        ("fixed.pt", "fixed2.pt"),
+    ],
+)
+def test_suffixes(tmp_path, name, found):
+    """A suffix in common is no likeness; a suffix mistyped may be forgiven."""
+    for each in ("compare.py", "model.pt", "data", "fixed2.pt"):
+        (tmp_path / each).touch()
+
+    hint = file_hint(tmp_path / name)
+
+    assert hint == (None if found is None else f"Did you mean {tmp_path / found}?")
+
+
 def test_of_the_current_folder(tmp_path, monkeypatch):
     """A name without a folder is answered without one."""
     monkeypatch.chdir(tmp_path)

@@ -10,8 +10,12 @@ from types import FrameType
 
 
 @contextmanager
-def held_interrupts() -> Iterator[None]:
+def held_interrupts(*, most: int | None = None) -> Iterator[None]:
     """Let Ctrl-C wait until the end: for steps that belong together and take no time.
+
+    Args:
+        most: So many are held and no more, for steps that may take their time: who presses again
+            means it.
 
     Only the main thread is ever interrupted, so that in others there is nothing to hold.
     """
@@ -21,7 +25,14 @@ def held_interrupts() -> Iterator[None]:
         yield
         return
     held: list[tuple[int, FrameType | None]] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        held.append((number, frame))
+        if most is not None and len(held) > most and callable(before):
+            held.clear()
+            before(number, frame)
+
+    before = signal.signal(signal.SIGINT, hold)
     try:
         yield
     finally:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 _MOST = 10_000
 """Names of a folder that are looked at."""
-_ALIKE = 0.7
+_ALIKE = 0.65
+_ALIKE_WHOLE = 0.8
 
 
 def nearest(name: str, known: Iterable[str], *, alike: float = _ALIKE) -> str | None:
@@ -27,6 +28,23 @@ def nearest(name: str, known: Iterable[str], *, alike: float = _ALIKE) -> str | 
     return folded[found[0]] if found else None
 
 
+def _nearest_name(place: Path, names: Iterable[str]) -> str | None:
+    """A name of the same suffix whose rest looks alike; else one that is alike as a whole.
+
+    Counted in, ``.py`` would be half of what two short names have in common.
+    """
+    same = {each.removesuffix(place.suffix): each for each in names if _ends(each, place.suffix)}
+    stem = nearest(place.stem, same)
+    if stem is not None:
+        return same[stem]
+    others = [each for each in names if not _ends(each, place.suffix)]
+    return nearest(place.name, others, alike=_ALIKE_WHOLE)
+
+
+def _ends(name: str, suffix: str) -> bool:
+    return Path(name).suffix == suffix
+
+
 def file_hint(path: str | Path, otherwise: str | None = None) -> str | None:
     """What to say of a file that is not there: which one looks like it, or that its folder lacks.
 
@@ -37,10 +55,10 @@ def file_hint(path: str | Path, otherwise: str | None = None) -> str | None:
     place = Path(path)
     try:
         with os.scandir(place.parent) as entries:
-            names = [each.name for each in islice(entries, _MOST)]
+            names = sorted(each.name for each in islice(entries, _MOST))
     except FileNotFoundError:
         return f"There is no folder {place.parent}."
     except OSError:
         return otherwise
-    near = nearest(place.name, names)
+    near = _nearest_name(place, names)
     return otherwise if near is None else f"Did you mean {place.with_name(near)}?"

@@ -6,13 +6,13 @@ import typer.main
 
 import varshift_cli
 from varshift_cli.causes import CATALOGUE, find
-from varshift_cli.cli.app import app
+from varshift_cli.cli.app import program_for
 from varshift_cli.errors import UsageError
 from varshift_cli.pipeline.advice import DROPOUT_CODES
 from varshift_cli.report import Style, render_cause
 
 EVERY = list(CATALOGUE.values())
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = typer.main.get_command(program_for(())).commands
 OPTIONS = {
     name: {option for parameter in command.params for option in parameter.opts}
     for name, command in COMMANDS.items()

@@ -119,3 +119,26 @@ def test_needs_no_torch(saved):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+NOT_FOR_CHECK = {
+    *(f"varshift_cli.cli.{name}" for name in ("scan", "fix", "inspect", "diff", "settings")),
+    *(f"varshift_cli.gate.{name}" for name in ("judging", "baseline", "suppressions", "shares")),
+    *(f"varshift_cli.records.{name}" for name in ("repairs", "diff", "inspection", "lint")),
+    *(f"varshift_cli.report.{name}" for name in ("fix", "markdown", "sarif", "html")),
+    *("varshift_cli.causes", "varshift_cli.loading", "torch", "numpy", "rich.console"),
+}
+
+
+def test_it_loads_no_more_than_it_needs(saved):
+    """A check answers at once: nothing is imported that it makes no use of."""
+    code = (
+        f"import sys\nfrom varshift_cli.cli import main\nsys.argv[1:] = ['check', {saved!r}, "
+        "'--max-shift', '5']\ntry: main()\n"
+        f"except SystemExit: sys.stderr.write(' '.join({NOT_FOR_CHECK} & set(sys.modules)))\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.stderr == ""
+    assert "PASS" in done.stdout

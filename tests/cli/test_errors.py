@@ -89,6 +89,19 @@ def test_interrupted(run, pipeline):
     assert (ended.code, ended.out, ended.err) == (130, "", "error: interrupted\n")
 
 
+def test_interrupted_while_the_arguments_are_read(run, monkeypatch):
+    """So it is before the command begins, where Typer exits without a word."""
+
+    def press(*_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("typer.echo", press)
+
+    ended = run("--version")
+
+    assert (ended.code, ended.out, ended.err) == (130, "", "error: interrupted\n")
+
+
 @pytest.mark.parametrize("code", [None, 0, 1, "bye"])
 def test_exit_of_the_users_code(run, pipeline, code):
     """sys.exit() in the user's code passes neither for a pass nor for a failure."""

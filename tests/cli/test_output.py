@@ -1,9 +1,10 @@
 import io
 import os
+import sys
 
 import pytest
 
-from varshift_cli.cli.output import has_colour, style_of
+from varshift_cli.cli.output import complain, has_colour, remark, style_of
 from varshift_cli.report import PLAIN, Style
 
 
@@ -65,3 +66,51 @@ def test_colour(monkeypatch, stream, settings, colour):
         monkeypatch.setenv(name, value)
 
     assert has_colour(stream) is colour
+
+
+LONG = "the file /data/experiments/2024/resnet18-with-dropout.pt holds tensors only\nsecond line"
+
+
+def test_errors_are_folded_at_words(monkeypatch):
+    """On a terminal nothing is cut inside a word, what follows is indented, and no path broken."""
+    stderr = Stream(terminal=True)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda _: os.terminal_size((40, 24)))
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    complain(LONG, "Give --arch model.py:Net, which builds it.")
+    remark("running code: model.py:build (--arch), data.py:loader (--data)")
+
+    assert stderr.getvalue() == (
+        "error: the file\n"
+        "       /data/experiments/2024/resnet18-with-dropout.pt\n"
+        "       holds tensors only\n"
+        "       second line\n"
+        "hint:  Give --arch model.py:Net, which\n"
+        "       builds it.\n"
+        "running code: model.py:build (--arch),\n"
+        "  data.py:loader (--data)\n"
+    )
+
+
+def test_errors_in_a_pipe_are_not_folded(monkeypatch):
+    """A file or pipe has no width."""
+    stderr = Stream(terminal=False)
+    monkeypatch.setattr(sys, "stderr", stderr)
+
+    complain(LONG, None)
+
+    assert stderr.getvalue() == f"error: {LONG.splitlines()[0]}\n       second line\n"
+
+
+def test_colour_of_a_folded_error(monkeypatch):
+    """The label alone is coloured, and its colour takes no room."""
+    stderr = Stream(terminal=True)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda _: os.terminal_size((40, 24)))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+
+    complain("x" * 30 + " " + "y" * 30, None)
+
+    expected = f"\x1b[1;31merror: \x1b[0m{'x' * 30}\n       {'y' * 30}\n"
+    assert stderr.getvalue() == expected

@@ -8,15 +8,7 @@ from typing import Annotated
 import typer
 
 from varshift_cli import __version__
-from varshift_cli.cli.check import check
-from varshift_cli.cli.diff import diff
 from varshift_cli.cli.errors import guarded
-from varshift_cli.cli.explain import explain
-from varshift_cli.cli.fix import fix
-from varshift_cli.cli.inspect import inspect
-from varshift_cli.cli.lint import lint
-from varshift_cli.cli.report import report
-from varshift_cli.cli.scan import scan
 
 
 def _show_version(asked: bool) -> None:
@@ -41,41 +33,52 @@ def varshift(*, version: _Version = False) -> None:
     """
 
 
-COMMANDS: Mapping[str, tuple[Callable[..., None], str]] = {
-    "scan": (
-        scan,
-        "Example: varshift scan model.pt --arch model.py:Net --data data.py:loader",
-    ),
-    "fix": (
-        fix,
-        "Example: varshift fix model.pt --recalibrate --holdout test.npz",
-    ),
-    "inspect": (
-        inspect,
-        "Example: varshift inspect model.pt --arch model.py:Net --data calib.npz",
-    ),
-    "lint": (
-        lint,
-        "Example: varshift lint model.safetensors",
-    ),
-    "check": (
-        check,
-        "Example: varshift check report.json --max-shift 1.25",
-    ),
-    "report": (
-        report,
-        "Example: varshift report report.json --format markdown",
-    ),
-    "diff": (
-        diff,
-        "Example: varshift diff before.json after.json",
-    ),
-    "explain": (
-        explain,
-        "Example: varshift explain VS101",
-    ),
+EXAMPLES: Mapping[str, str] = {
+    "scan": "varshift scan model.pt --arch model.py:Net --data data.py:loader",
+    "fix": "varshift fix model.pt --recalibrate --holdout test.npz",
+    "inspect": "varshift inspect model.pt --arch model.py:Net --data calib.npz",
+    "lint": "varshift lint model.safetensors",
+    "check": "varshift check report.json --max-shift 1.25",
+    "report": "varshift report report.json --format markdown",
+    "diff": "varshift diff before.json after.json",
+    "explain": "varshift explain VS101",
 }
-"""Name -> the function, and the example that ends its help."""
+"""Each command, in the order of the help, and the example that ends its own."""
+
+
+def _function_of(name: str) -> Callable[..., None]:
+    """What a command runs; the file of each is imported when it is asked for."""
+    if name == "scan":
+        from varshift_cli.cli.scan import scan
+
+        return scan
+    if name == "fix":
+        from varshift_cli.cli.fix import fix
+
+        return fix
+    if name == "inspect":
+        from varshift_cli.cli.inspect import inspect
+
+        return inspect
+    if name == "lint":
+        from varshift_cli.cli.lint import lint
+
+        return lint
+    if name == "check":
+        from varshift_cli.cli.check import check
+
+        return check
+    if name == "report":
+        from varshift_cli.cli.report import report
+
+        return report
+    if name == "diff":
+        from varshift_cli.cli.diff import diff
+
+        return diff
+    from varshift_cli.cli.explain import explain
+
+    return explain
 
 
 def program(names: Iterable[str]) -> typer.Typer:
@@ -89,12 +92,8 @@ def program(names: Iterable[str]) -> typer.Typer:
     )
     made.callback()(varshift)
     for name in names:
-        function, example = COMMANDS[name]
-        made.command(name, epilog=example)(guarded(function))
+        made.command(name, epilog=f"Example: {EXAMPLES[name]}")(guarded(_function_of(name)))
     return made
-
-
-app = program(COMMANDS)
 
 
 def program_for(arguments: Sequence[str]) -> typer.Typer:
@@ -103,4 +102,5 @@ def program_for(arguments: Sequence[str]) -> typer.Typer:
     Typer builds every command before it looks at the first argument; where that names one, the
     others need not be built, which is a fifth of the time that ``check`` takes.
     """
-    return program([arguments[0]]) if arguments and arguments[0] in COMMANDS else app
+    named = bool(arguments) and arguments[0] in EXAMPLES
+    return program([arguments[0]] if named else EXAMPLES)

@@ -19,9 +19,9 @@ def check(
 ) -> None:
     """Gate on a saved report: exit 1 if a layer is beyond the threshold."""
     from varshift_cli.cli import output
+    from varshift_cli.cli.choices import choose
     from varshift_cli.cli.gating import exit_by_verdict, settle_gate
     from varshift_cli.cli.saved import read_report
-    from varshift_cli.cli.settings import choose
     from varshift_cli.cli.show import View, show_report
     from varshift_cli.config import load_config
     from varshift_cli.report import FORMATS

@@ -27,8 +27,8 @@ def diff(
 ) -> None:
     """Compare the statistics of two checkpoints, or two reports."""
     from varshift_cli.cli import output
+    from varshift_cli.cli.choices import screen_of
     from varshift_cli.cli.saved import read_report
-    from varshift_cli.cli.settings import screen_of
     from varshift_cli.config import load_config
     from varshift_cli.report import diff_to_json, render_checkpoint_diff, render_report_diff
     from varshift_cli.static import diff_checkpoints, diff_reports

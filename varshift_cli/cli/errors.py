@@ -12,7 +12,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import ParamSpec, TypeVar
 
@@ -79,6 +79,10 @@ def told() -> Iterator[None]:
         yield
     except typer.Exit:
         raise
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED and ended.__cause__ is None:
+            _tell(KeyboardInterrupt())  # while Typer read the arguments; it says nothing itself
+        raise
     except (Exception, KeyboardInterrupt) as error:
         _debug(error)
         raise SystemExit(_tell(error)) from error
@@ -117,6 +121,16 @@ def note_interrupts() -> None:
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
+
+
+def loading_torch() -> AbstractContextManager[None]:
+    """Hold Ctrl-C while torch is imported, unless it is pressed again.
+
+    Raised inside its C++ initialisation it would abort the process, with a dump of the stack.
+    """
+    from varshift_cli.interrupts import held_interrupts
+
+    return held_interrupts(most=1)
 
 
 def _exit_by_code() -> None:

@@ -43,6 +43,7 @@ def fix(
 ) -> None:
     """Repair the BatchNorm statistics; writes a new, verified file."""
     from varshift_cli.cli import output as streams
+    from varshift_cli.cli.errors import loading_torch
     from varshift_cli.cli.progress import progress_on_stderr
     from varshift_cli.cli.settings import Said, announce, settle, with_holdout
     from varshift_cli.cli.show import fix_format, show_fix
@@ -86,7 +87,8 @@ def fix(
     quiet = bool(quiet or config.quiet)
     if method != "revert":
         announce(with_holdout(settled, request.holdout, holdout), config, quiet=quiet)
-    from varshift_cli.pipeline import fix_checkpoint, written_files
+    with loading_torch():
+        from varshift_cli.pipeline import fix_checkpoint, written_files
 
     reserved = {**files_read(request), **written_files(request)}
     files = streams.report_files(report or (), FIX_FORMATS, reserved=reserved)

@@ -21,7 +21,7 @@ def lint(
     Only the BatchNorm tensors are read. Exit code 0 whatever is found: this is a report, no gate.
     """
     from varshift_cli.cli import output
-    from varshift_cli.cli.settings import screen_of
+    from varshift_cli.cli.choices import screen_of
     from varshift_cli.config import load_config
     from varshift_cli.report import lint_to_json, render_lint
     from varshift_cli.static import lint_checkpoint

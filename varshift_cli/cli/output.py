@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,10 +54,15 @@ def kept_for_the_report() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Write a remark to stderr; nothing happens where nobody listens."""
+    """Write to stderr, as it is; nothing happens where nobody listens."""
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(_printable(text + "\n", sys.stderr))
         sys.stderr.flush()
+
+
+def remark(text: str) -> None:
+    """Write a remark to stderr, folded at words where that is a terminal."""
+    say(_folded(text, "  "))
 
 
 def complain(message: str, hint: str | None) -> None:
@@ -66,8 +72,42 @@ def complain(message: str, hint: str | None) -> None:
     for label, code, text in rows:
         if text is not None:
             lines = [visible(line) for line in text.splitlines()] or [""]
-            lead = f"{code}{label}\x1b[0m" if colour else label
-            say(lead + ("\n" + " " * len(label)).join(lines))
+            indent = " " * len(label)
+            body = _folded("\n".join(indent + line for line in lines), indent)[len(label) :]
+            say((f"{code}{label}\x1b[0m" if colour else label) + body)
+
+
+def _folded(text: str, indent: str) -> str:
+    """Lines no wider than the terminal; a path or command is never broken, so that it is copied.
+
+    Args:
+        text: What goes to stderr.
+        indent: Put before what did not fit on a line.
+    """
+    width = _columns(sys.stderr) if sys.stderr.isatty() else None
+    if width is None:
+        return text
+    return "\n".join(
+        textwrap.fill(
+            line,
+            width,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+            replace_whitespace=False,
+        )
+        for line in text.split("\n")
+    )
+
+
+def _columns(stream: TextIO) -> int:
+    """Of the terminal behind a stream, and not of whatever stdout is."""
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        columns = 0
+    usual = shutil.get_terminal_size((PLAIN.width, 24)).columns
+    return max(columns or usual, _NARROWEST)
 
 
 def style_of(stream: TextIO) -> Style:
@@ -76,8 +116,7 @@ def style_of(stream: TextIO) -> Style:
     colour = has_colour(stream)
     if not stream.isatty():
         return Style(PLAIN.width, colour=colour, ascii_only=ascii_only)
-    width = max(shutil.get_terminal_size((PLAIN.width, 24)).columns, _NARROWEST)
-    return Style(width, colour=colour, fold=True, ascii_only=ascii_only)
+    return Style(_columns(stream), colour=colour, fold=True, ascii_only=ascii_only)
 
 
 def has_colour(stream: TextIO) -> bool:

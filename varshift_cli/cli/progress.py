@@ -38,7 +38,7 @@ class Remarks(SilentProgress):
 
     def remark(self, text: str) -> None:
         """Say it on stderr."""
-        output.say(visible(text))
+        output.remark(visible(text))
 
 
 class TerminalProgress:
@@ -72,7 +72,7 @@ class TerminalProgress:
     def remark(self, text: str) -> None:
         """Say it on stderr, above the bar if there is one."""
         if self._bars is None:
-            output.say(visible(text))
+            output.remark(visible(text))
         else:
             self._bars.console.print(visible(text), markup=False, highlight=False)
 

@@ -16,8 +16,8 @@ def report(
 ) -> None:
     """Show a saved report again, in any format; the exit code is 0."""
     from varshift_cli.cli import output
+    from varshift_cli.cli.choices import choose
     from varshift_cli.cli.saved import read_report
-    from varshift_cli.cli.settings import choose
     from varshift_cli.cli.show import View, show_report
     from varshift_cli.config import load_config
     from varshift_cli.report import FORMATS

@@ -45,6 +45,9 @@ def _read(path: str) -> str:
     except FileNotFoundError:
         raise ReportError(f"there is no report {path}", hint=file_hint(path)) from None
     except UnicodeDecodeError:
-        raise ReportError(f"{path} is not a JSON report: it is not UTF-8 text") from None
+        raise ReportError(
+            f"{path} is not a JSON report: it is not UTF-8 text",
+            hint="varshift scan MODEL --report FILE.json makes a report of a checkpoint",
+        ) from None
     except OSError as error:
         raise ReportError(f"{path} cannot be read: {error.strerror}") from error

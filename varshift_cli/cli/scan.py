@@ -38,9 +38,11 @@ def scan(
 ) -> None:
     """Measure how far each BatchNorm layer is off in eval(), and why."""
     from varshift_cli.cli import output
+    from varshift_cli.cli.choices import choose
+    from varshift_cli.cli.errors import loading_torch
     from varshift_cli.cli.gating import exit_by_verdict, settle_gate
     from varshift_cli.cli.progress import progress_on_stderr
-    from varshift_cli.cli.settings import Said, announce, choose, settle
+    from varshift_cli.cli.settings import Said, announce, settle
     from varshift_cli.cli.show import View, show_report
     from varshift_cli.config import load_config
     from varshift_cli.records import files_read
@@ -87,7 +89,8 @@ def scan(
     files = output.report_files(report or (), FORMATS, reserved=reserved)
     quiet = bool(quiet or config.quiet)
     announce(settled, config, quiet=quiet)
-    from varshift_cli.pipeline import scan_checkpoint, scan_until
+    with loading_torch():
+        from varshift_cli.pipeline import scan_checkpoint, scan_until
 
     with output.kept_for_the_report(), progress_on_stderr(quiet=quiet) as progress:
         if settled.most_samples is None:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from varshift_cli.cli import output
-from varshift_cli.cli.options import Screen
 from varshift_cli.cli.sampling import Draw, read_samples
 from varshift_cli.config import Config
-from varshift_cli.errors import ConfigError, UsageError
+from varshift_cli.errors import UsageError
 from varshift_cli.report import visible
 
 if TYPE_CHECKING:
     from varshift_cli.records import ScanRequest
-
-E = TypeVar("E", bound=StrEnum)
 
 ARRAY_SUFFIXES = (".npz", ".npy", ".safetensors", ".pt", ".pth")
 """Data files that are read, not run."""
@@ -148,28 +144,6 @@ _MOST = {"seed": 2**63 - 1}
 _LEAST = {"batch_size": 1, "seed": 0, "train_batch_size": 2}
 
 
-def choose(kind: type[E], said: E | None, in_file: str | None, config: Config) -> E | None:
-    """An option with fixed choices; the file's word is checked here.
-
-    Raises:
-        ConfigError: The file names none of the choices.
-    """
-    if said is not None or in_file is None:
-        return said
-    try:
-        return kind(in_file)
-    except ValueError:
-        names = " or ".join(each.value for each in kind)
-        raise ConfigError(f"{config.source}: {in_file!r} must be {names}") from None
-
-
-def screen_of(said: Screen | None, config: Config) -> Screen:
-    """Table or JSON; the file's word counts where it is one of the two."""
-    if said is not None:
-        return said
-    return Screen.JSON if config.format == Screen.JSON.value else Screen.TABLE
-
-
 def announce(settled: Settled, config: Config, *, quiet: bool) -> None:
     """Say which code will be run and who named it, before it is run.
 
@@ -177,13 +151,13 @@ def announce(settled: Settled, config: Config, *, quiet: bool) -> None:
     same: it may be a stranger's, and quiet because it says so itself.
     """
     if config.ignored is not None and not quiet:
-        output.say(f"{config.ignored} is ignored, as there is {config.source}")
+        output.remark(f"{config.ignored} is ignored, as there is {config.source}")
     told = {
         code: who for code, who in settled.code.items() if not quiet or not who.startswith("--")
     }
     if told:
         named = ", ".join(f"{visible(code)} ({who})" for code, who in told.items())
-        output.say(f"running code: {named}")
+        output.remark(f"running code: {named}")
 
 
 def with_holdout(settled: Settled, holdout: str | None, said: str | None) -> Settled:

@@ -14,10 +14,18 @@ five looks at 5 % in all: 2.41/1.96).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from varshift_cli.records import Interval, LayerRecord, Report, Status, Verdict
+from varshift_cli.records import (
+    Interval,
+    LayerRecord,
+    LayerVerdict,
+    Outcome,
+    Report,
+    Status,
+    Verdict,
+)
 
 POWER = (1.96 + 0.84) / 1.96
 WIDER = 2.41 / 1.96
@@ -84,3 +92,14 @@ def two_digits(number: float) -> int:
     """The number rounded up to two digits."""
     unit = int(10 ** max(math.floor(math.log10(number)) - 1, 0))
     return math.ceil(number / unit) * unit
+
+
+def needed_by_all(report: Report, told: Sequence[LayerVerdict]) -> int | None:
+    """Samples that decide every undecided layer; ``None`` if that cannot be told of one."""
+    numbers = [
+        samples_needed(layer, each.threshold, report.calibration.samples)
+        for layer, each in zip(report.layers, told, strict=True)
+        if each.outcome is Outcome.INCONCLUSIVE and each.threshold is not None
+    ]
+    known = [number for number in numbers if number is not None]
+    return max(known) if known and len(known) == len(numbers) else None

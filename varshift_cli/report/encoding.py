@@ -9,10 +9,10 @@ that is not finite becomes ``null``, and the reason is noted under its dotted pa
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -21,6 +21,8 @@ from varshift_cli.records import Interval, dotted
 
 Json = None | bool | int | float | str | list[Any] | dict[str, Any]
 T = TypeVar("T")
+Decoder = Callable[[Any, str], Any]
+"""(JSON value, its dotted path) -> the value in a record."""
 
 
 class Encoder:
@@ -79,39 +81,50 @@ def decode(kind: type[T], value: Any, path: str = "") -> T:
     Raises:
         ReportError: The value does not fit; names the place by its dotted path.
     """
-    result: T = _decode(kind, value, path)
+    wanted: Any = kind
+    result: T = _decoder(wanted)(value, path)
     return result
 
 
-def _decode(kind: Any, value: Any, path: str) -> Any:
+@cache
+def _decoder(kind: Any) -> Decoder:
+    """How values of a type are read: found out once, for a report holds thousands of them."""
     origin = get_origin(kind)
     if kind is Any:
-        return value
+        return lambda value, _path: value
     if origin in (Union, UnionType):
-        return None if value is None else _decode(_without_none(kind), value, path)
+        inner = _decoder(_without_none(kind))
+        return lambda value, path: None if value is None else inner(value, path)
     if origin is tuple:
-        return _tuple(get_args(kind)[0], value, path)
+        return partial(_tuple, get_args(kind)[0])
     if origin is not None and issubclass(origin, Mapping):
-        return _mapping(get_args(kind)[1], value, path)
+        return partial(_mapping, get_args(kind)[1])
     if kind is Interval:
-        return _interval(value, path)
+        return _interval
     if is_dataclass(kind):
-        return _record(kind, value, path)
-    return _enum(kind, value, path) if issubclass(kind, Enum) else _scalar(kind, value, path)
+        return partial(_record, kind)
+    return partial(_enum if issubclass(kind, Enum) else _scalar, kind)
 
 
 def _record(kind: Any, value: Any, path: str) -> Any:
     if not isinstance(value, dict):
         raise _misfit(path, "an object", value)
     arguments: dict[str, Any] = {}
-    hints = _hints(kind)
-    for each in fields(kind):
-        if each.name in value:
-            there = dotted(path, each.name)
-            arguments[each.name] = _decode(hints[each.name], value[each.name], there)
-        elif not _has_default(each):
-            raise ReportError(f"the report lacks {dotted(path, each.name)}")
+    for name, decoder, has_default in _parts(kind):
+        if name in value:
+            arguments[name] = decoder(value[name], dotted(path, name))
+        elif not has_default:
+            raise ReportError(f"the report lacks {dotted(path, name)}")
     return kind(**arguments)
+
+
+@cache
+def _parts(kind: Any) -> tuple[tuple[str, Decoder, bool], ...]:
+    """Name, decoder and whether there is a default, of every field."""
+    hints = get_type_hints(kind)
+    return tuple(
+        (each.name, _decoder(hints[each.name]), _has_default(each)) for each in fields(kind)
+    )
 
 
 def _tuple(kind: Any, value: Any, path: str) -> tuple[Any, ...]:
@@ -122,17 +135,22 @@ def _tuple(kind: Any, value: Any, path: str) -> tuple[Any, ...]:
             math.nan if each is None else _scalar(float, each, dotted(path, index))
             for index, each in enumerate(value)
         )
-    return tuple(_decode(kind, each, dotted(path, index)) for index, each in enumerate(value))
+    decoder = _decoder(kind)
+    return tuple(decoder(each, dotted(path, index)) for index, each in enumerate(value))
 
 
 def _mapping(kind: Any, value: Any, path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _misfit(path, "an object", value)
-    return {key: _decode(kind, each, dotted(path, key)) for key, each in value.items()}
+    decoder = _decoder(kind)
+    return {key: decoder(each, dotted(path, key)) for key, each in value.items()}
+
+
+_ENDS = len(fields(Interval))
 
 
 def _interval(value: Any, path: str) -> Interval:
-    if not isinstance(value, list) or len(value) != len(fields(Interval)):
+    if not isinstance(value, list) or len(value) != _ENDS:
         raise _misfit(path, "[low, high]", value)
     low, high = (_scalar(float, each, path) for each in value)
     if low > high:
@@ -170,11 +188,6 @@ def _finite(value: float, path: str) -> float:
 def _keys(kind: type[Any], first: Sequence[str]) -> tuple[str, ...]:
     names = [each.name for each in fields(kind)]
     return (*first, *(name for name in names if name not in first))
-
-
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def _without_none(kind: Any) -> Any:

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from varshift_cli.errors import ReportError
-from varshift_cli.records import FixRecord, Report
+from varshift_cli.records import Report
 from varshift_cli.report.json import fix_to_json, to_json
 from varshift_cli.report.table import render_table
+
+if TYPE_CHECKING:
+    from varshift_cli.records import FixRecord
 
 R = TypeVar("R")
 """What is rendered: a report, or what a fix did."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from types import NoneType
 
 from varshift_cli.errors import ReportError
 from varshift_cli.records import (
@@ -95,7 +96,8 @@ def _out_of_range(value: object, path: str) -> Iterator[str]:
             yield from _out_of_range(each, f"{path}{key}.")
     elif isinstance(value, tuple):
         for index, each in enumerate(value):
-            yield from _out_of_range(each, f"{path}{index}.")
+            if not isinstance(each, _LEAVES):
+                yield from _out_of_range(each, f"{path}{index}.")
     elif is_dataclass(value) and not isinstance(value, type):
         ranges = RANGES.get(type(value), {})
         for field in fields(value):
@@ -103,7 +105,12 @@ def _out_of_range(value: object, path: str) -> Iterator[str]:
             allowed = ranges.get(field.name)
             if allowed is not None and each is not None and not _is_within(each, allowed):
                 yield f"{path}{field.name} must be {allowed}, not {each:g}"
-            yield from _out_of_range(each, f"{path}{field.name}.")
+            if not isinstance(each, _LEAVES):
+                yield from _out_of_range(each, f"{path}{field.name}.")
+
+
+_LEAVES = (str, int, float, NoneType)
+"""Most of what a report holds; to look into each for a figure took longer than all else here."""
 
 
 def _is_within(value: float, allowed: Range) -> bool:
