@@ -41,18 +41,22 @@ def drawn(rows: int, seed: int) -> tuple[Tensor, Tensor]:
     return x, y[:, None]
 
 
-@pytest.fixture(scope="module")
-def trained() -> nn.Module:
+def fitted(net: nn.Module, steps: int) -> nn.Module:
     """Trained in the ordinary way: batches of 100, dropout on."""
-    torch.manual_seed(0)
-    net, (x, y) = adapted_net().train(), drawn(3000, 0)
-    optimizer = torch.optim.Adam(net.parameters(), 0.01)
-    for _ in range(500):
+    x, y = drawn(3000, 0)
+    optimizer = torch.optim.Adam(net.train().parameters(), 0.01)
+    for _ in range(steps):
         rows = torch.randint(len(x), (100,))
         optimizer.zero_grad()
         nn.functional.mse_loss(net(x[rows]), y[rows]).backward()
         optimizer.step()
     return net.eval()
+
+
+@pytest.fixture(scope="module")
+def trained() -> nn.Module:
+    torch.manual_seed(0)
+    return fitted(adapted_net(), 500)
 
 
 @pytest.fixture
@@ -137,14 +141,8 @@ def test_a_net_that_gains_is_repaired() -> None:
     layers: list[nn.Module] = []
     for inputs in (6, 48):
         layers += [nn.Linear(inputs, 48), nn.BatchNorm1d(48), nn.ReLU(), nn.Dropout(0.5)]
-    net, (x, y) = nn.Sequential(*layers, nn.Linear(48, 1)).train(), drawn(3000, 0)
-    optimizer = torch.optim.Adam(net.parameters(), 0.01)
-    for _ in range(300):
-        rows = torch.randint(len(x), (100,))
-        optimizer.zero_grad()
-        nn.functional.mse_loss(net(x[rows]), y[rows]).backward()
-        optimizer.step()
-    report = scan(net.eval(), [(x[:600], y[:600])])
+    net, (x, y) = fitted(nn.Sequential(*layers, nn.Linear(48, 1)), 300), drawn(600, 0)
+    report = scan(net, [(x, y)])
     assert report.effect is not None
     assert not report.effect.adapted
 

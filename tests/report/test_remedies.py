@@ -30,7 +30,7 @@ def test_screen():
 
     first = next(index for index, line in enumerate(lines) if line.startswith("Remedies"))
     assert lines[first : first + 6] == [
-        "Remedies  the shift each would leave with today's weights: worst layer, and mean",
+        "Remedies  the shift each would leave with today's weights, in the worst layer and in the mean",
         "          1.00  1.00  Recalibrate",
         "          1.05  1.02  Correct",
         "          1.00  1.00  Move the dropout, and train again",

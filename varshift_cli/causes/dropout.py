@@ -181,6 +181,37 @@ MEAN_MOVING = Cause(
     ),
 )
 
+MEAN_OFF = Cause(
+    code="VS105",
+    title="dropout that moves the mean before BatchNorm",
+    family=Family.DROPOUT,
+    short=(
+        "Dropout keeps the mean of what it is applied to, but not of what is made of that later. "
+        "In eval() the noise is gone, and the mean that this layer gets is not the one it stored."
+    ),
+    signature=(
+        "mean_shift, how far the mean in eval() is from the stored one in standard deviations of "
+        "the channel (root mean square over channels), is above 0.4, and at least half of that is "
+        "the difference between dropout on and off. The shift of the variance may be small, so "
+        "that --max-shift alone passes."
+    ),
+    why=(
+        "The maximum over many noisy values is larger than the maximum over their means. So "
+        "dropout before max pooling (over points, time or space), and before other steps that are "
+        "not linear, moves the mean of all that follows."
+    ),
+    remedies=(
+        _RECALIBRATE,
+        _CORRECT,
+        Remedy(
+            "Catch it in CI by what it does to the answers",
+            "max-changed-predictions = 0.05 in varshift.toml, beside max-shift",
+        ),
+        _MOVE,
+    ),
+    reference="varshift; the maximum is convex, so by Jensen's inequality noise can only raise it",
+)
+
 INHERITED = Cause(
     code="VS110",
     title="inherited from BatchNorm layers upstream",
@@ -289,6 +320,7 @@ CAUSES = (
     THROUGH_WEIGHTS,
     STOCHASTIC_DEPTH,
     MEAN_MOVING,
+    MEAN_OFF,
     INHERITED,
     IGNORES_EVAL,
     UNREGISTERED,

@@ -21,6 +21,9 @@ from varshift_cli.statistics import GroupMoments, Pair, live_channels, log_ratio
 
 MOVED = 0.02
 """Channel mean of |ln T/C| from which a layer counts as moved by dropout."""
+_NEITHER = -1.0
+"""A slope below it is as far from 0 as 0 is from 1, on the other side: repaired nets read -0.34 to
+0.04, while one layer alone can give anything where means moved rather than variances."""
 _HALF = 0.5
 
 
@@ -35,9 +38,10 @@ def describe_buffers(layers: Sequence[LayerMoments]) -> tuple[BuffersRecord, str
     slope, error = estimate.slope, estimate.error
     if slope - 2.0 * error > _HALF:
         return BuffersRecord(Describe.TRAIN, slope, error), None
-    if slope + 2.0 * error < _HALF:
+    if slope > _NEITHER and slope + 2.0 * error < _HALF:
         return BuffersRecord(Describe.CLEAN, slope, error), None
-    return BuffersRecord(Describe.UNKNOWN, slope, error), "the effect of dropout is too weak"
+    weak = "the effect of dropout is too weak, or the buffers fit the network neither way"
+    return BuffersRecord(Describe.UNKNOWN, slope, error), weak
 
 
 def _pair(layer: LayerMoments) -> Pair | None:

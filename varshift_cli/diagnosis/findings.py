@@ -8,7 +8,7 @@ from varshift_cli.diagnosis.batching import small_batches, unsorted
 from varshift_cli.diagnosis.broken import broken
 from varshift_cli.diagnosis.evidence import Evidence, evidence_of
 from varshift_cli.diagnosis.inputs import not_guilty, other_inputs, unlike_training
-from varshift_cli.diagnosis.noise import inherited, noises, repaired
+from varshift_cli.diagnosis.noise import inherited, moved_means, noises, repaired
 from varshift_cli.diagnosis.observations import Observations, Question
 from varshift_cli.diagnosis.parting import parted
 from varshift_cli.diagnosis.stored import (
@@ -66,8 +66,15 @@ def find_causes(seen: Observations) -> tuple[Finding, ...]:
         *odd_buffers(seen, evidence),
         *(not_guilty(seen) if not wrong and not causes else []),
     ]
-    cleared = list(repaired(seen))
-    return (*wrong, *cleared, *causes, *inherited(rest, named=bool(wrong or causes)), *notes)
+    cleared, means = list(repaired(seen)), moved_means(seen, rest)
+    return (
+        *wrong,
+        *cleared,
+        *causes,
+        *means,
+        *inherited(rest, named=bool(wrong or causes)),
+        *notes,
+    )
 
 
 def _weight(finding: Finding) -> tuple[bool, float]:

@@ -14,7 +14,15 @@ from varshift_cli.diagnosis.observations import (
     spanned,
 )
 from varshift_cli.measurement import LayerMoments
-from varshift_cli.records import Case, Describe, Finding, FindingLevel, Interval, LayerRecord
+from varshift_cli.records import (
+    MEAN_IS_OFF,
+    Case,
+    Describe,
+    Finding,
+    FindingLevel,
+    Interval,
+    LayerRecord,
+)
 from varshift_cli.statistics import live_channels
 
 _PATHS = frozenset({"drop_path", "stochastic_depth", "drop_connect", "shake_drop", "shake_shake"})
@@ -74,6 +82,27 @@ def _mean_moved(
     alive = live_channels(clean.var, clean.var, found.eps)
     moved = (train.mean - clean.mean).abs() / (clean.var + found.eps).sqrt()
     return float(moved[alive].mean()) if bool(alive.any()) else 0.0
+
+
+def moved_means(seen: Observations, layers: Sequence[LayerRecord]) -> Iterator[Finding]:
+    """VS105: what enters BN has another mean without the noise, whatever its variance does."""
+    hit = [
+        layer
+        for layer in layers
+        if (layer.mean_shift or 0.0) > MEAN_IS_OFF
+        and 2.0 * _mean_moved(layer, seen.moments, seen.layers) > MEAN_IS_OFF
+    ]
+    if not hit or seen.buffers.describe is Describe.CLEAN:
+        return
+    worst = max(hit, key=lambda layer: layer.mean_shift or 0.0)
+    yield Finding(
+        "VS105",
+        FindingLevel.WARNING,
+        tuple(layer.name for layer in hit),
+        f"dropout moves the mean before {counted(hit)}: in eval() it is off by up to "
+        f"{worst.mean_shift:.2f} standard deviations ({worst.name}), as after max pooling",
+        {"mean_shift": worst.mean_shift, "strength": math.log1p(worst.mean_shift or 0.0)},
+    )
 
 
 def _finding(code: str, moved: Sequence[LayerRecord], seen: Observations) -> Finding:

@@ -61,7 +61,8 @@ def kind_of(outputs: Tensor, targets: Tensor | None) -> Targets | None:
         return Targets.BINARY if outputs.numel() == len(outputs) else None
     if _are_shares(targets):
         return None
-    return Targets.VALUES if targets.is_floating_point() and _vary(targets) else None
+    counted = outputs.numel() == len(outputs)  # whole numbers, one a sample: counts, ages, prices
+    return Targets.VALUES if (counted or targets.is_floating_point()) and _vary(targets) else None
 
 
 def misfit(outputs: Tensor | None, targets: Tensor) -> str:

@@ -15,7 +15,7 @@ from varshift_cli.diagnosis.staleness import Staleness, staleness_of
 from varshift_cli.measurement import Measurement
 from varshift_cli.pipeline.certainty import Answers, Certainty
 from varshift_cli.pipeline.scoring import Judge, is_better, is_worse
-from varshift_cli.records import NON_FINITE, Describe, Level, Report, Score
+from varshift_cli.records import MEAN_IS_OFF, NON_FINITE, Describe, Level, Report, Score
 
 WITHIN_MOMENTUM = 4.0
 """Excess of staleness up to which the buffers are what training would have gathered on this
@@ -44,7 +44,7 @@ class Choice:
 def nothing_needed(report: Report) -> Choice | None:
     """The reason why nothing has to be repaired, if there is one."""
     codes = {finding.code for finding in report.findings}
-    if codes & {"VS201", *NON_FINITE}:
+    if codes & {"VS201", *NON_FINITE} or _is_better_recalibrated(report):
         return None
     if report.buffers.describe is Describe.CLEAN:
         slope, error = report.buffers.slope, report.buffers.slope_se
@@ -56,11 +56,21 @@ def nothing_needed(report: Report) -> Choice | None:
             needed=False,
         )
     levels = [layer.level for layer in report.layers]
-    if levels and all(level is Level.FINE for level in levels):
+    if levels and all(level is Level.FINE for level in levels) and not _means_are_off(report):
         worst = max(layer.shift or 1.0 for layer in report.layers)
         many = "the layer is" if len(levels) == 1 else f"all {len(levels)} layers are"
         return Choice(None, f"{many} fine (worst shift {worst:.2f})", needed=False)
     return None
+
+
+def _is_better_recalibrated(report: Report) -> bool:
+    """Whether the user's own figure gains by it beyond noise, whatever the variances say."""
+    gain = None if report.effect is None else report.effect.gain
+    return gain is not None and gain.low > 0.0
+
+
+def _means_are_off(report: Report) -> bool:
+    return any((layer.mean_shift or 0.0) > MEAN_IS_OFF for layer in report.layers)
 
 
 def choose_by_labels(
@@ -109,9 +119,11 @@ def choose_by_labels(
         return Choice(favourite.method, reason, scores=scores[favourite.method])
     if best is not None:
         return Choice(best, f"{subject}on {data} {told}", scores=scores[best])
+    lost = all(is_worse(scores[name][0]) for name in ranked)
+    verdict = "every repair does harm" if lost else "no repair is better beyond noise"
     return Choice(
         None,
-        f"no repair beats the network as it is beyond noise: on {data} {told}",
+        f"{verdict}: on {data} {told}",
         scores=scores[ranked[0]],
     )
 
@@ -137,6 +149,20 @@ def _is_unopposed(
 def harm(scores: Sequence[Score]) -> Score | None:
     """The decisive score, if it falls beyond noise."""
     return scores[0] if scores and is_worse(scores[0]) else None
+
+
+def told_harm(method: str, worse: Score) -> str:
+    """What a repair lowers, from what to what, with the interval."""
+    percent = worse.name == "accuracy"
+    unit, digits = (100.0, ".1f") if percent else (1.0, ".4g")
+    sign = " %" if percent else ""
+    assert worse.difference is not None
+    low, high = worse.difference.low, worse.difference.high
+    return (
+        f"{method} does harm: {worse.name} on {worse.data} falls from "
+        f"{unit * worse.before:{digits}}{sign} to {unit * worse.after:{digits}}{sign} "
+        f"(95 %: {unit * low:+{digits}} to {unit * high:+{digits}})"
+    )
 
 
 def choose_by_buffers(report: Report, stale: Staleness | None, certainty: Certainty) -> Choice:

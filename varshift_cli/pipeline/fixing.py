@@ -8,7 +8,7 @@ from pathlib import Path
 from varshift_cli.errors import FixDeclinedError, UsageError
 from varshift_cli.measurement import Measurement
 from varshift_cli.measurement.memory import memory_budget
-from varshift_cli.pipeline.choice import Choice, harm
+from varshift_cli.pipeline.choice import Choice, harm, told_harm
 from varshift_cli.pipeline.crossfit import statistics_by
 from varshift_cli.pipeline.deciding import Evidence, HeldOut, adapted, decide, unseen_outputs
 from varshift_cli.pipeline.effects import judge_of
@@ -86,12 +86,14 @@ def fix_checkpoint(request: FixRequest, progress: Progress | None = None) -> Fix
     if not choice.needed:
         return _nothing(task, choice.reason)
     if choice.method is None:
-        raise FixDeclinedError(choice.reason, hint=_DECIDE)
+        raise FixDeclinedError(choice.reason, hint=_LEAVE)
     return _carry_out(task, choice, choice.method, output)
 
 
-_DECIDE = (
-    "Nothing was written. --recalibrate --force, or --correct --force, writes it all the same."
+_LEAVE = (
+    "Nothing was written. Leave it as it is, and hold it so in CI: varshift scan MODEL --report "
+    "base.json once, then --baseline base.json. (--force beside --recalibrate or --correct writes "
+    "that repair all the same.)"
 )
 
 
@@ -189,7 +191,10 @@ def _as_asked(task: _Task) -> Choice:
     scores = () if outputs is None else judged[0].compare(judged[1], outputs, evidence.data)
     worse = harm(scores)
     if worse is not None and not task.request.force:
-        raise FixDeclinedError(_harmful(method, worse), hint="--force writes it all the same.")
+        raise FixDeclinedError(
+            f"{told_harm(method, worse)}; nothing was written",
+            hint="--force writes it all the same.",
+        )
     return Choice(method, "as asked", scores=scores)
 
 
@@ -197,19 +202,6 @@ _TELL = (
     "Only a figure of your own can tell: data with labels, or --metric file.py:f, f(outputs, "
     "labels) -> higher is better. --force writes it all the same."
 )
-
-
-def _harmful(method: str, worse: Score) -> str:
-    percent = worse.name == "accuracy"
-    unit, digits = (100.0, ".1f") if percent else (1.0, ".4g")
-    sign = " %" if percent else ""
-    assert worse.difference is not None
-    low, high = worse.difference.low, worse.difference.high
-    return (
-        f"{method} does harm: {worse.name} on {worse.data} falls from "
-        f"{unit * worse.before:{digits}}{sign} to {unit * worse.after:{digits}}{sign} "
-        f"(95 %: {unit * low:+{digits}} to {unit * high:+{digits}}); nothing was written"
-    )
 
 
 def _refuse_unlabelled(task: _Task) -> None:

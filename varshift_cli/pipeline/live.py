@@ -12,14 +12,22 @@ from varshift_cli.errors import FixDeclinedError, UsageError
 from varshift_cli.instrument import find_batch_norms
 from varshift_cli.instrument.borrow import Forward, UserForward, device_of, on_whole_batches
 from varshift_cli.loading.batches import common_size
-from varshift_cli.measurement import measure
+from varshift_cli.measurement import measure, targets_of
 from varshift_cli.pipeline.advice import without_harm
 from varshift_cli.pipeline.assembly import Subject, assemble
+from varshift_cli.pipeline.choice import harm, told_harm
 from varshift_cli.pipeline.drawing import check_model, draw_batches
 from varshift_cli.pipeline.inputs import refuse_unknown_noise
 from varshift_cli.pipeline.measured import populations_of, verification_of
-from varshift_cli.pipeline.repair import carry_out, nothing_done, refuse_noise, repair_in_memory
+from varshift_cli.pipeline.repair import (
+    Repair,
+    carry_out,
+    nothing_done,
+    refuse_noise,
+    repair_in_memory,
+)
 from varshift_cli.pipeline.scanning import dtype_of
+from varshift_cli.pipeline.scoring import Judge
 from varshift_cli.pipeline.studies import Study
 from varshift_cli.records import (
     Batch,
@@ -32,6 +40,7 @@ from varshift_cli.records import (
 )
 from varshift_cli.remedies import Workload, corrected
 from varshift_cli.remedies.selection import frozen_layers
+from varshift_cli.remedies.undoing import buffers_restored_on_error
 
 
 def scan(
@@ -109,6 +118,7 @@ def recalibrate(
     batches: Iterable[Any],
     *,
     include_frozen: bool = False,
+    force: bool = False,
     forward: UserForward | None = None,
     noise: Sequence[type] = (),
     progress: Progress | None = None,
@@ -124,6 +134,8 @@ def recalibrate(
             objects), nothing else changes. Unchanged if anything raises.
         batches: As for :func:`scan`; the training data, augmentation included.
         include_frozen: Also write layers that stay in eval mode while the model trains.
+        force: Also make a repair that does harm: by the targets in the batches, its accuracy (for
+            a regression R2) falls beyond noise. Without targets nothing is judged.
         forward: As for :func:`scan`.
         noise: As for :func:`scan`.
         progress: Told of each stage.
@@ -137,14 +149,20 @@ def recalibrate(
         DataError: Fewer than two samples, or non-finite input.
         NothingToMeasureError: No layer could be written.
         ForwardError: The model's forward raised.
-        FixDeclinedError: Non-finite statistics, or dropout that ignores eval().
+        FixDeclinedError: Non-finite statistics, dropout that ignores eval(), or harm; the buffers
+            are as they were.
     """
     drawn, call = _draw(model, batches, forward, noise)
     catalogue = find_batch_norms(model, noise)
     frozen = frozenset() if include_frozen else frozen_layers(model, catalogue)
-    return repair_in_memory(
-        model, catalogue, drawn, frozen=frozen, forward=call, progress=progress or SilentProgress()
-    ).record
+    progress = progress or SilentProgress()
+    with buffers_restored_on_error(catalogue):
+        repair = repair_in_memory(
+            model, catalogue, drawn, frozen=frozen, forward=call, progress=progress
+        )
+        if not force:
+            _refuse_harm(repair, drawn)
+    return repair.record
 
 
 def correct(
@@ -153,6 +171,7 @@ def correct(
     *,
     seed: int = 0,
     include_frozen: bool = False,
+    force: bool = False,
     forward: UserForward | None = None,
     noise: Sequence[type] = (),
     progress: Progress | None = None,
@@ -170,6 +189,8 @@ def correct(
         batches: As for :func:`scan`.
         seed: Of dropout masks.
         include_frozen: Also write layers that stay in eval mode while the model trains.
+        force: Also make a repair that does harm: by the targets in the batches, its accuracy (for
+            a regression R2) falls beyond noise. Without targets nothing is judged.
         forward: As for :func:`scan`.
         noise: As for :func:`scan`.
         progress: Told of each stage.
@@ -184,7 +205,8 @@ def correct(
         NothingToMeasureError: No BatchNorm layer with running statistics was reached.
         ForwardError: The model's forward raised.
         FixDeclinedError: The buffers describe the model with dropout off already (applied twice,
-            correction does harm), they are not finite, or dropout ignores eval().
+            correction does harm), they are not finite, dropout ignores eval(), or the targets
+            show harm; the buffers are as they were.
     """
     drawn, call = _draw(model, batches, forward, noise)
     catalogue = find_batch_norms(model, noise)
@@ -202,7 +224,23 @@ def correct(
     new = corrected(populations_of(measured, work), catalogue)
     if not new.selection.names:
         return nothing_done("correct", new, drawn)
-    return carry_out(work, "correct", new, before).record
+    with buffers_restored_on_error(catalogue):
+        repair = carry_out(work, "correct", new, before)
+        if not force:
+            _refuse_harm(repair, drawn)
+    return repair.record
+
+
+def _refuse_harm(repair: Repair, batches: Sequence[Batch]) -> None:
+    """Refuse a repair that lowers what the targets in the batches tell, beyond noise."""
+    judge = Judge(targets_of(batches))
+    worse = harm(judge.compare(repair.before.outputs, repair.after.outputs, "these batches"))
+    if worse is not None:
+        raise FixDeclinedError(
+            f"{told_harm(repair.record.method, worse)}; taken back",
+            hint="The network may have adapted to the shift: leave it as it is. force=True "
+            "repairs it all the same.",
+        )
 
 
 def _draw(

@@ -10,7 +10,7 @@ from varshift_cli.diagnosis.probed import UNREGISTERED
 from varshift_cli.measurement import Measurement
 from varshift_cli.measurement.figures import misfit
 from varshift_cli.pipeline.studies import Studies
-from varshift_cli.records import BuffersRecord, Effect, LayerRecord
+from varshift_cli.records import NO_LABELS, BuffersRecord, Effect, LayerRecord
 
 _OF_TRAIN = ("stale", "dropout")
 """Factors that need to know what training sees."""
@@ -42,7 +42,7 @@ def reasons_of_effect(
     if effect is None or effect.accuracy is not None:
         return
     if targets is None:
-        yield "effect.accuracy", "the data have no labels"
+        yield "effect.accuracy", NO_LABELS
     else:
         values = effect.r2 is not None
         yield "effect.accuracy", "targets are values" if values else misfit(outputs, targets)

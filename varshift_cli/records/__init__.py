@@ -10,6 +10,8 @@ channel. A ratio is always taken with ``+eps`` on both sides, as BatchNorm (BN) 
 from typing import TYPE_CHECKING, Any
 
 from varshift_cli.records.findings import (
+    MEAN_IS_OFF,
+    NO_LABELS,
     NON_FINITE,
     NOT_FINITE,
     Effect,
@@ -75,8 +77,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEVEL_BOUNDS",
+    "MEAN_IS_OFF",
     "NON_FINITE",
     "NOT_FINITE",
+    "NO_LABELS",
     "SCHEMA_VERSION",
     "AttributionShare",
     "BaselineRecord",

@@ -9,6 +9,11 @@ from typing import Any
 from varshift_cli.records.layers import Interval
 from varshift_cli.records.levels import FindingLevel
 
+MEAN_IS_OFF = 0.4
+"""Mean shift of a layer, in standard deviations, from which more than its variance is wrong: the
+digits example, severe in its variances, reads up to 0.3."""
+NO_LABELS = "the data have no labels"
+"""Why accuracy is unknown, where nothing was given to tell it by."""
 NON_FINITE = frozenset({"VS202", "VS408"})
 """Codes that fail any gate by themselves: such a network has no meaningful output."""
 NOT_FINITE = "its running statistics, or what enters it, are not finite"

@@ -215,8 +215,14 @@ _NAMED = 3
 def _next(record: FixRecord, style: Style, typed: Sequence[str]) -> list[Text]:
     if record.output is None:
         return []
-    command = f"varshift scan {visible(shlex.join([record.output, *typed]))} --max-shift {BOUND:g}"
-    return pairs([("next", command, "in CI, so that it stays so")], style, gutter=GUTTER)
+    scan = f"varshift scan {visible(shlex.join([record.output, *typed]))}"
+    if record.worst_after is not None and record.worst_after > BOUND:
+        row = ("next", f"{scan} --report base.json", "later scans with --baseline base.json, in CI")
+    elif record.chosen == "correct":
+        row = ("next", f"{scan} --max-shift {BOUND:g} --samples auto", "in CI, so that it stays so")
+    else:
+        row = ("next", f"{scan} --max-shift {BOUND:g}", "in CI, so that it stays so")
+    return pairs([row], style, gutter=GUTTER)
 
 
 _ROUNDING = 1e-6

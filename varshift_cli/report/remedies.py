@@ -30,10 +30,11 @@ def remedy_lines(report: Report, style: Style) -> list[Text]:
         return []
     trained = [each for each in ranked if each.needs_training]
     shown = [each for each in ranked if not each.needs_training] + trained[:_WITH_TRAINING]
-    head = "the shift each would leave with today's weights: worst layer, and mean"
+    head = "the shift each would leave with today's weights, in the worst layer and in the mean"
     lines = block("Remedies", Text(head, "dim"), style, gutter=GUTTER)
     for each in shown:
-        lines += block("", Text(_row(each)), style, gutter=GUTTER)
+        figures = f"{'':{GUTTER}}{_left(each)}  "
+        lines += block(figures, Text(_named(each)), style, gutter=len(figures))
     rest = trained[_WITH_TRAINING:]
     if rest:
         lines += block("", Text(_rest(rest), "dim"), style, gutter=GUTTER)
@@ -49,11 +50,14 @@ def shift_left(remedy: Remedy) -> str:
     return f"leaves shift {worst} at worst, {mean} in the mean,{basis}".rstrip(",")
 
 
-def _row(remedy: Remedy) -> str:
-    title = visible(remedy.title.partition(":")[0] if not remedy.needs_training else remedy.title)
-    training = ", and train again" if remedy.needs_training else ""
-    worst, mean = ratio(remedy.worst_shift or 1.0), ratio(remedy.mean_shift or 1.0)
-    return f"{worst:>4}  {mean:>4}  {title}{training}"
+def _left(remedy: Remedy) -> str:
+    return f"{ratio(remedy.worst_shift or 1.0):>4}  {ratio(remedy.mean_shift or 1.0):>4}"
+
+
+def _named(remedy: Remedy) -> str:
+    if remedy.needs_training:
+        return f"{visible(remedy.title)}, and train again"
+    return visible(remedy.title.partition(":")[0])
 
 
 def _rest(remedies: Sequence[Remedy]) -> str:

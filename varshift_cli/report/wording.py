@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from varshift_cli.records import (
     LEVEL_BOUNDS,
+    MEAN_IS_OFF,
+    NO_LABELS,
     Effect,
     FindingLevel,
     LayerRecord,
@@ -83,8 +85,21 @@ def gate_remarks(report: Report) -> list[str]:
         if known:
             layers = count(known, "layer")
             remarks.append(f"{layers} above the threshold, but no worse than in the baseline")
+    remarks += _ungated_means(report)
     told = judgement(report).sentence
     return remarks + [each for each in map(visible, verdict.reasons) if each != told]
+
+
+def _ungated_means(report: Report) -> list[str]:
+    """That a pass on variances says nothing of means, where those are off."""
+    worst = max(report.layers, key=lambda layer: layer.mean_shift or 0.0, default=None)
+    if report.verdict.status is not Status.PASS or worst is None:
+        return []
+    if (worst.mean_shift or 0.0) <= MEAN_IS_OFF:
+        return []
+    name, off = layer_name(worst.name), f"{worst.mean_shift:.2f} standard deviations"
+    advice = "gate on max-changed-predictions as well"
+    return [f"means are not gated: in {name} it is off by {off}; {advice}"]
 
 
 def has_faults(report: Report) -> bool:
@@ -129,7 +144,11 @@ def effect_sentences(report: Report) -> list[str]:
         ]
     if measured.adapted:
         changes.append(_ADAPTED)
-    return [*changes, f"whether for the better, only labels tell {on}"] if changes else []
+    unscored = report.unknown.get("effect.accuracy", NO_LABELS)
+    whether = "whether for the better, only labels tell"
+    if unscored != NO_LABELS:
+        whether = f"whether for the better, --metric tells: {visible(unscored)}"
+    return [*changes, f"{whether} {on}"] if changes else []
 
 
 _ADAPTED = (
