@@ -24,13 +24,16 @@ def tried():
     return replace(samples.shifted(), remedies={**samples.shifted().remedies, "VS101": TRIED})
 
 
+HEAD = "the shift each would leave with today's weights, in the worst layer and in the mean"
+
+
 def test_screen():
     """Those without training, then the two best with; the rest counted; and what they hold for."""
     lines = render_table(tried()).splitlines()
 
     first = next(index for index, line in enumerate(lines) if line.startswith("Remedies"))
     assert lines[first : first + 6] == [
-        "Remedies  the shift each would leave with today's weights, in the worst layer and in the mean",
+        "Remedies  " + HEAD,
         "          1.00  1.00  Recalibrate",
         "          1.05  1.02  Correct",
         "          1.00  1.00  Move the dropout, and train again",
