@@ -50,7 +50,7 @@ def _told(model: nn.Module, error: BaseException, index: int, batch: Batch) -> E
         f"the model's forward raised {type(error).__name__}{where}{line} on batch {index}: "
         f"{first[0]}",
         hint=f"The batch was {_shapes(batch)}. Check shape and dtype of the data, or give "
-        "--forward a function that calls the model the way it wants to be called.",
+        "--forward (in Python forward=) a function that calls the model in its own way.",
     )
 
 
