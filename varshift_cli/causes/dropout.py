@@ -186,30 +186,31 @@ MEAN_OFF = Cause(
     title="dropout that moves the mean before BatchNorm",
     family=Family.DROPOUT,
     short=(
-        "Dropout keeps the mean of what it is applied to, but not of what is made of that later. "
-        "In eval() the noise is gone, and the mean that this layer gets is not the one it stored."
+        "Dropout keeps the mean of its own output, but not of what a step that is not linear makes "
+        "of it, such as a maximum. This BatchNorm learned its running mean with that in it; in "
+        "eval() the noise is gone, and the running mean is wrong."
     ),
     signature=(
-        "mean_shift, how far the mean in eval() is from the stored one in standard deviations of "
-        "the channel (root mean square over channels), is above 0.4, and at least half of that is "
-        "the difference between dropout on and off. The shift of the variance may be small, so "
-        "that --max-shift alone passes."
+        "mean_shift is above 0.4: the mean of what enters in eval(), less the running mean, in "
+        "units of sqrt(running_var + eps), root mean square over channels. Switching dropout off "
+        "alone moves the mean by at least half of that. The variance may hardly change, so that a "
+        "scan with --max-shift alone, a limit on variances, can pass."
     ),
     why=(
-        "The maximum over many noisy values is larger than the maximum over their means. So "
-        "dropout before max pooling (over points, time or space), and before other steps that are "
-        "not linear, moves the mean of all that follows."
+        "The maximum over many noisy values is on average larger than the maximum over their "
+        "means. So dropout before max pooling (over points, time or space) raises the mean of all "
+        "that follows; other steps that are not linear may move it either way."
     ),
     remedies=(
         _RECALIBRATE,
         _CORRECT,
         Remedy(
-            "Catch it in CI by what it does to the answers",
-            "max-changed-predictions = 0.05 in varshift.toml, beside max-shift",
+            "Catch it in CI, beside a repair: limit the answers that recalibration would change",
+            "max-changed-predictions = 0.05 in varshift.toml (5 % of the samples), with max-shift",
         ),
         _MOVE,
     ),
-    reference="varshift; the maximum is convex, so by Jensen's inequality noise can only raise it",
+    reference="Jensen's inequality: the maximum is convex, so noise of mean 0 can only raise it",
 )
 
 INHERITED = Cause(
