@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.nets import Mlp, warmed_up
-from varshift_cli import Policy, Status, judge_report, scan
+from varshift_cli import Policy, Status, judge_report, recalibrate, scan
+from varshift_cli.pipeline import fix_checkpoint
+from varshift_cli.records import FixRequest, ScanRequest
 
 
 def net() -> tuple[Mlp, list[torch.Tensor]]:
@@ -48,3 +52,23 @@ def test_a_sound_net_has_no_such_finding() -> None:
     """Finite weights and activations: nothing is said."""
     model, loader = net()
     assert "VS408" not in [finding.code for finding in scan(model, loader).findings]
+
+
+@pytest.mark.parametrize("labels", [torch.arange(128) % 5, torch.zeros(128).long()])
+def test_labels_do_not_keep_a_broken_buffer_from_its_repair(
+    labels: torch.Tensor, tmp_path: Path
+) -> None:
+    """Outputs that are NaN have no accuracy to lose: both ways to recalibrate go through."""
+    model, loader = net()
+    model.body[1].running_var[0] = math.nan
+    torch.save(model, tmp_path / "net.pt")
+    x = torch.cat(loader)
+    np.savez(tmp_path / "calib.npz", x=x.numpy(), y=labels.numpy())
+    request = ScanRequest(
+        str(tmp_path / "net.pt"), data=str(tmp_path / "calib.npz"), allow_pickle=True
+    )
+    for method in ("auto", "recalibrate"):
+        record = fix_checkpoint(FixRequest(request, method=method, overwrite=True))
+        assert record.status == "written"
+    recalibrate(model, [(x, labels)])
+    assert bool(model(x).isfinite().all())

@@ -13,6 +13,7 @@ from torch import Tensor
 from varshift_cli.measurement import effect_of, labels_of, targets_of
 from varshift_cli.measurement.agreement import FARTHER, agreement
 from varshift_cli.measurement.figures import Targets, figures, kind_of, misfit, perfect
+from varshift_cli.pipeline.scoring import Judge
 from varshift_cli.records import Batch
 
 ROWS = torch.arange(6)
@@ -24,9 +25,10 @@ ROWS = torch.arange(6)
         ((6, 3), ROWS % 3, Targets.CLASSES),
         ((6, 3), (ROWS % 3).float(), Targets.CLASSES),
         ((6, 2), ROWS % 2, Targets.CLASSES),
-        ((6,), ROWS % 2, Targets.BINARY),
-        ((6, 1), (ROWS % 2).float(), Targets.BINARY),
-        ((6, 1), (ROWS % 2).bool(), Targets.BINARY),
+        ((6, 3), (ROWS % 3)[:, None], Targets.CLASSES),
+        ((6,), ROWS % 2, Targets.LOGITS),
+        ((6, 1), (ROWS % 2).float(), Targets.LOGITS),
+        ((6, 1), (ROWS % 2).bool(), Targets.LOGITS),
         ((6, 1), ROWS.float(), Targets.VALUES),
         ((6, 1), ROWS, Targets.VALUES),
         ((6,), ROWS.float()[:, None], Targets.VALUES),
@@ -35,7 +37,8 @@ ROWS = torch.arange(6)
 )
 def test_kinds(shape: tuple[int, ...], targets: Tensor, kind: Targets) -> None:
     """Classes, yes or no, values: by dtype, shape and what they hold; right answers fit too."""
-    outputs = torch.randn(shape)
+    torch.manual_seed(0)
+    outputs = 3 * torch.randn(shape)
     assert kind_of(outputs, targets) is kind
     right = perfect(kind, outputs, targets)
     assert right.shape == outputs.shape
@@ -82,10 +85,51 @@ def test_yes_or_no_by_scikit_learn(as_probability: bool) -> None:
     targets = torch.rand(80).round()
     logits = 2 * torch.randn(80) + targets
     outputs = torch.sigmoid(logits) if as_probability else logits
-    found = figures(Targets.BINARY, outputs[:, None], targets)
+    kind = Targets.CHANCES if as_probability else Targets.LOGITS
+    assert kind_of(outputs[:, None], targets) is kind
+    found = figures(kind, outputs[:, None], targets)
     assert float(found["accuracy"].mean()) == float(((logits > 0) == (targets > 0)).double().mean())
     expected = log_loss(targets.numpy(), torch.sigmoid(logits.double()).numpy())
     assert float(found["loss"].mean()) == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_is_neither_probability_nor_logit_is_not_scored() -> None:
+    """A regression on 0 and 1 strays a little beyond: no threshold fits, and none is guessed."""
+    targets = torch.arange(100) % 2
+    outputs = 0.1 + 0.8 * targets[:, None].float()
+    assert kind_of(outputs, targets) is Targets.CHANCES
+    outputs[0] = -0.01
+    assert kind_of(outputs, targets) is None
+    assert "neither probabilities nor plainly logits" in misfit(outputs, targets)
+    chances = 0.1 + 0.8 * targets[:, None].float()
+    assert Judge(targets).compare(chances, outputs, "data") == ()
+
+
+def test_outputs_that_are_not_finite_have_no_figure() -> None:
+    """NaN scores would be class 0, and right wherever that is the label."""
+    labels = torch.zeros(6, dtype=torch.int64)
+    assert kind_of(torch.full((6, 3), math.nan), labels) is None
+    assert kind_of(torch.full((6, 1), math.nan), labels) is None
+    assert "outputs hold NaN" in misfit(torch.full((6, 3), math.nan), labels)
+
+
+@pytest.mark.parametrize("odd", [torch.eye(4).to_sparse(), torch.ones(4, dtype=torch.complex64)])
+def test_targets_of_odd_kinds_are_none(odd: Tensor) -> None:
+    """Sparse and complex targets are for a metric of one's own."""
+    assert targets_of([Batch((torch.zeros(4, 1),), {}, odd, 4)]) is None
+
+
+def test_agreement_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many values are taken a part at a time, to the same figures."""
+    torch.manual_seed(0)
+    train, was, now = (torch.randn(50, 3, 4) + shift for shift in (0, 0.1, 0.4))
+    whole = agreement(train, was, now)
+    monkeypatch.setattr("varshift_cli.measurement.agreement._AT_ONCE", 100)
+    parts = agreement(train, was, now)
+    assert whole is not None
+    assert parts is not None
+    assert parts.as_is == pytest.approx(whole.as_is, rel=1e-12)
+    assert parts.low == pytest.approx(whole.low, rel=1e-9)
 
 
 def test_targets_of_batches() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,22 @@ def test_nan_is_found_in_the_inputs_of_a_whole_batch(folder: Path) -> None:
     x[7, 3] = float("nan")
     with pytest.raises(DataError, match="sample 7 holds NaN"):
         scan(model, [(x, labels)], forward=forward)
+
+
+def test_odd_forms_of_whole_batches() -> None:
+    """Mappings that are no dicts come as dicts; a number beside the tensors counts no samples."""
+    x = torch.randn(40, 12)
+    model = warmed_up(Mlp(), x)
+    batches = [
+        UserDict(scale=torch.tensor(2.0), x=part, y=torch.zeros(20).long()) for part in x.split(20)
+    ]
+
+    def forward(net: nn.Module, batch: Any) -> Tensor:
+        return net(batch["x"])
+
+    report = scan(model, batches, forward=forward)
+    assert report.calibration.samples == 40
+    assert accuracies(report)[0] is not None
+
+    with pytest.raises(DataError, match="is a object in which no tensor was found"):
+        scan(model, [object()], forward=forward)

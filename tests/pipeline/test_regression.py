@@ -66,6 +66,8 @@ def folder(trained: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         x, y = drawn(600, seed)
         np.savez(tmp_path / f"{name}.npz", x=x.numpy(), y=y.numpy())
         np.savez(tmp_path / f"{name}-bare.npz", x=x.numpy())
+    x, y = drawn(600, 0)
+    np.savez(tmp_path / "other-units.npz", x=x.numpy(), y=100 * y.numpy() + 500)
     (tmp_path / "code.py").write_text(CODE, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -100,6 +102,7 @@ def test_the_harm_is_real(folder: Path, trained: nn.Module) -> None:
         ("calib.npz", {"metric": "code.py:score"}, "score"),
         ("calib-bare.npz", {}, "adapted to the shift"),
         ("calib-bare.npz", {"holdout": "heldout.npz"}, "heldout.npz"),
+        ("other-units.npz", {}, "adapted to the shift|explain none of the variance"),
     ],
 )
 def test_no_repair_that_does_harm_is_written(

@@ -6,6 +6,7 @@ of ``forward`` by name. numpy arrays become tensors; nothing is copied, cast or 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -241,15 +242,28 @@ def _label(item: Any) -> Any:
 
 
 def _whole(item: Any, where: str) -> Batch:
-    """A batch that goes on as it is, numpy arrays as tensors; its labels are looked for as well."""
-    item = tree_map(as_tensor, item)
+    """A batch that goes on as it is; its labels are looked for as well.
+
+    numpy arrays become tensors, and mappings of other kinds dicts, so that both can be cut.
+    """
+    item = tree_map(as_tensor, dict(item) if isinstance(item, Mapping) else item)
     labels = None
-    if isinstance(item, Mapping):
+    if isinstance(item, dict):
         labels = next((_label(each) for name, each in item.items() if is_label(str(name))), None)
     elif isinstance(item, tuple | list) and len(item) > 1:
         labels = _label(item[-1])
-    tensors = tuple(leaf for leaf in tree_leaves(item) if isinstance(leaf, torch.Tensor))
-    size = _sized(tensors, {}, None, where).size
+    lengths = Counter(
+        len(leaf) for leaf in tree_leaves(item) if isinstance(leaf, torch.Tensor) and leaf.dim()
+    )
+    if not lengths:
+        raise DataError(
+            f"{where} is a {type(item).__name__} in which no tensor was found",
+            hint="With a forward of your own a batch may be a tensor or array, or a tuple, list or "
+            "dict of them, in any nesting; the first dimension counts samples.",
+        )
+    size = lengths.most_common(1)[0][0]
+    if size == 0:
+        raise DataError(f"{where} is empty")
     if isinstance(labels, torch.Tensor) and (labels.dim() == 0 or len(labels) != size):
         labels = None
     return Batch((item,), {}, labels, size)

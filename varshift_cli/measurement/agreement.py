@@ -14,12 +14,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 FARTHER = 1.3
 """Ratio of squared distances from which repaired outputs are farther from training's."""
 _Z = 1.96
 _NOTHING = 1e-6
+_AT_ONCE = 1_000_000  # values taken to float64 at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +66,26 @@ def agreement(train: Tensor | None, as_is: Tensor | None, after: Tensor | None) 
         return None
     if not train.shape == as_is.shape == after.shape:
         return None
-    reference, was, now = (each.double().reshape(len(train), -1) for each in (train, as_is, after))
-    variance = float((reference - reference.mean(dim=0)).square().mean())
+    centre = train.mean(dim=0, dtype=torch.float64)
+    rows = max(1, _AT_ONCE * len(train) // max(train.numel(), 1))
+    spread, was, now = torch.cat(
+        [
+            _squares(train[at : at + rows], as_is[at : at + rows], after[at : at + rows], centre)
+            for at in range(0, len(train), rows)
+        ],
+        dim=1,
+    )
+    variance = float(spread.mean())
     if not (0.0 < variance < math.inf and bool(was.isfinite().all() and now.isfinite().all())):
         return None
-    before, behind = ((each - reference).square().mean(dim=1).div(variance) for each in (was, now))
+    before, behind = was / variance, now / variance
     change = behind - before
     half = _Z * float(change.std()) / math.sqrt(len(change))
     return Agreement(float(before.mean()), float(behind.mean()), float(change.mean()) - half)
+
+
+def _squares(train: Tensor, as_is: Tensor, after: Tensor, centre: Tensor) -> Tensor:
+    """Of each sample: how far train() is from its mean, and both others from it; shape (3, N)."""
+    reference = train.double()
+    differences = (reference - centre, as_is.double() - reference, after.double() - reference)
+    return torch.stack([each.square().reshape(len(each), -1).mean(dim=1) for each in differences])

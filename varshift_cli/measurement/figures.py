@@ -16,6 +16,8 @@ from torch.nn import functional
 from varshift_cli.records import Batch
 
 ACCURACY, LOSS, R2 = "accuracy", "loss", "R2"
+_WELL_OUTSIDE, _GOOD_MANY = 0.5, 0.1
+"""A tenth of the outputs beyond [-0.5, 1.5] are logits: a regression on 0 and 1 errs less."""
 
 
 class Targets(Enum):
@@ -23,8 +25,10 @@ class Targets(Enum):
 
     CLASSES = "classes"
     """A class for each sample; outputs are scores, shape (samples, classes)."""
-    BINARY = "binary"
-    """0 or 1 for each sample; one output a sample, a probability or its logit."""
+    CHANCES = "chances"
+    """0 or 1 for each sample; one output a sample, its probability."""
+    LOGITS = "logits"
+    """Likewise, but the outputs are logits: a good many lie well outside [0, 1]."""
     VALUES = "values"
     """Numbers in the shape of the outputs, as in a regression."""
 
@@ -39,18 +43,22 @@ def targets_of(batches: Sequence[Batch]) -> Tensor | None:
         return None
     if any(each.dim() == 0 or each.shape[1:] != found[0].shape[1:] for each in found):
         return None
+    if any(each.is_complex() or each.layout is not torch.strided for each in found):
+        return None
     return torch.cat([each.detach().cpu() for each in found])
 
 
 def labels_of(batches: Sequence[Batch]) -> Tensor | None:
     """Class labels of all samples, shape (samples,), int64; ``None`` if they have none."""
     targets = targets_of(batches)
-    return targets.long() if targets is not None and _are_labels(targets) else None
+    if targets is None or not _are_labels(targets):
+        return None
+    return targets.long().reshape(-1)
 
 
 def kind_of(outputs: Tensor, targets: Tensor | None) -> Targets | None:
     """What the targets are to such outputs; ``None`` where they do not fit."""
-    if targets is None or len(targets) != len(outputs):
+    if targets is None or len(targets) != len(outputs) or not bool(outputs.isfinite().all()):
         return None
     if _are_labels(targets) and outputs.dim() == 2 and outputs.shape[1] > 1:
         inside = bool((targets >= 0).all()) and bool((targets < outputs.shape[1]).all())
@@ -58,7 +66,7 @@ def kind_of(outputs: Tensor, targets: Tensor | None) -> Targets | None:
     if outputs.numel() != targets.numel():
         return None
     if _are_zero_or_one(targets):
-        return Targets.BINARY if outputs.numel() == len(outputs) else None
+        return _yes_or_no(outputs) if outputs.numel() == len(outputs) else None
     if _are_shares(targets):
         return None
     counted = outputs.numel() == len(outputs)  # whole numbers, one a sample: counts, ages, prices
@@ -70,6 +78,8 @@ def misfit(outputs: Tensor | None, targets: Tensor) -> str:
     if outputs is None:
         return "the model returns no floating tensor with a row for each sample"
     shapes = f"outputs have shape {_shape(outputs)}, targets {_shape(targets)}"
+    if not bool(outputs.isfinite().all()):
+        return "the outputs hold NaN or infinity"
     if targets.is_floating_point() and not bool(targets.isfinite().all()):
         return "the targets hold NaN or infinity"
     if _are_labels(targets) and outputs.dim() == 2 and outputs.shape[1] > 1:
@@ -77,6 +87,8 @@ def misfit(outputs: Tensor | None, targets: Tensor) -> str:
         return f"labels run from {low} to {high}, but there are {outputs.shape[1]} outputs"
     if outputs.numel() != targets.numel():
         return shapes
+    if _are_zero_or_one(targets) and outputs.numel() == len(outputs):
+        return "targets are 0 or 1, but outputs are neither probabilities nor plainly logits"
     if _are_zero_or_one(targets):
         return f"targets are 0 or 1 in several columns ({shapes})"
     if _are_shares(targets):
@@ -103,15 +115,15 @@ def figures(kind: Targets, outputs: Tensor, targets: Tensor) -> dict[str, Tensor
     """
     scores = outputs.detach().cpu().double()
     if kind is Targets.CLASSES:
-        labels = targets.long()
+        labels = targets.long().reshape(-1)
         return {
             ACCURACY: (scores.argmax(1) == labels).double(),
             LOSS: functional.cross_entropy(scores, labels, reduction="none"),
         }
     rows = scores.reshape(len(scores), -1)
     wanted = targets.double().reshape(len(rows), -1)
-    if kind is Targets.BINARY:
-        chance = rows if _are_probabilities(rows) else torch.sigmoid(rows)
+    if kind in {Targets.CHANCES, Targets.LOGITS}:
+        chance = rows if kind is Targets.CHANCES else torch.sigmoid(rows)
         loss = functional.binary_cross_entropy(chance, wanted, reduction="none")
         return {ACCURACY: ((chance > 0.5).double() == wanted).double()[:, 0], LOSS: loss[:, 0]}
     error = (rows - wanted).square().mean(dim=1)
@@ -123,17 +135,17 @@ def perfect(kind: Targets, outputs: Tensor, targets: Tensor) -> Tensor:
     """Outputs that are right throughout, in the shape and on the scale of the model's own."""
     sure = 10.0 * float(outputs.abs().max()) + 10.0
     if kind is Targets.CLASSES:
-        right = functional.one_hot(targets.long(), outputs.shape[1]).to(outputs)
+        right = functional.one_hot(targets.long().reshape(-1), outputs.shape[1]).to(outputs)
         return right if _are_probabilities(outputs) else sure * right
     right = targets.reshape(outputs.shape).to(outputs)
-    if kind is Targets.BINARY and not _are_probabilities(outputs):
+    if kind is Targets.LOGITS:
         return sure * (2.0 * right - 1.0)
     return right
 
 
 def _are_labels(targets: Tensor) -> bool:
     """Whether targets are one whole number a sample; some data hold those as floats."""
-    if targets.dim() != 1:
+    if targets.dim() == 0 or targets.numel() != len(targets):
         return False
     if not targets.is_floating_point():
         return True
@@ -142,6 +154,14 @@ def _are_labels(targets: Tensor) -> bool:
 
 def _are_zero_or_one(targets: Tensor) -> bool:
     return bool(((targets == 0) | (targets == 1)).all())
+
+
+def _yes_or_no(outputs: Tensor) -> Targets | None:
+    """What single outputs are for targets of 0 and 1; ``None`` in between, as of a regression."""
+    if _are_probabilities(outputs):
+        return Targets.CHANCES
+    outside = (outputs < -_WELL_OUTSIDE) | (outputs > 1.0 + _WELL_OUTSIDE)
+    return Targets.LOGITS if float(outside.double().mean()) > _GOOD_MANY else None
 
 
 def _are_shares(targets: Tensor) -> bool:

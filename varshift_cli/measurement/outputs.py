@@ -86,7 +86,7 @@ def effect_of(
     nearness = agreement(train_outputs, eval_outputs, clean_outputs)
     effect = replace(
         effect,
-        train_gain=_gain(eval_outputs, train_outputs, targets, (ACCURACY,)),
+        train_gain=_gain(eval_outputs, train_outputs, targets, (ACCURACY,)) if scores else None,
         gain=_gain(eval_outputs, clean_outputs, targets, (ACCURACY, R2)) if scores else None,
         adapted=nearness is not None and nearness.is_lost,
     )
@@ -120,6 +120,9 @@ def _scores(
     today: Tensor, clean: Tensor, train: Tensor | None, targets: Tensor | None
 ) -> dict[str, RegimeScores]:
     """By name of the figure; none for targets that the outputs have nothing to do with."""
+    known = [each for each in (today, clean, train) if each is not None]
+    if len({kind_of(each, targets) for each in known}) > 1:
+        return {}  # on one scale in one regime and on another in the next: nothing to compare
     found = [{} if each is None else _figures(each, targets) for each in (today, clean, train)]
     means = [{name: float(values.mean()) for name, values in each.items()} for each in found]
     if R2 in means[0] and max(each.get(R2, 0.0) for each in means) <= 0.0:

@@ -116,7 +116,8 @@ def decide(evidence: Evidence) -> Choice:
     if nothing is not None:
         return nothing
     judged, unscored = evidence.as_is(), evidence.unscored()
-    if judged is None and unscored is not None:
+    broken = any(finding.code == "VS202" for finding in evidence.report.findings)
+    if judged is None and unscored is not None and not broken:
         return Choice(None, _UNSCORED.format(unscored))
     candidates = {} if judged is None else unseen_outputs(evidence, METHODS)
     if judged is None or not candidates:

@@ -134,7 +134,8 @@ def _held_out(request: FixRequest, inputs: Inputs, work: Workload) -> HeldOut | 
         work.model, work.catalogue, data.batches, progress=work.progress, forward=work.forward
     ).outputs
     held = HeldOut(request.holdout, data.batches, judge_of(request.scan, inputs, data), outputs)
-    if not held.judge.can(outputs):
+    finite = outputs is None or bool(outputs.isfinite().all())
+    if finite and not held.judge.can(outputs):
         reason = held.unscored() or "it has no labels"
         raise UsageError(
             f"--holdout {request.holdout}: no repair can be scored on it: {reason}",
@@ -182,13 +183,13 @@ def _as_asked(task: _Task) -> Choice:
             "would do harm",
             needed=False,
         )
-    if judged is None:
-        lost = None if task.request.force else adapted(evidence, method)
-        if lost is not None:
-            raise FixDeclinedError(f"{lost}; nothing was written", hint=_TELL)
-        return Choice(method, "as asked")
-    outputs = unseen_outputs(evidence, (method,)).get(method)
-    scores = () if outputs is None else judged[0].compare(judged[1], outputs, evidence.data)
+    outputs = None if judged is None else unseen_outputs(evidence, (method,)).get(method)
+    scores: tuple[Score, ...] = ()
+    if judged is not None and outputs is not None:
+        scores = judged[0].compare(judged[1], outputs, evidence.data)
+    lost = None if scores or task.request.force else adapted(evidence, method)
+    if lost is not None:
+        raise FixDeclinedError(f"{lost}; nothing was written", hint=_TELL)
     worse = harm(scores)
     if worse is not None and not task.request.force:
         raise FixDeclinedError(

@@ -69,7 +69,7 @@ def scan(
         train_batch_size: Batch size of training (per device), to tell apart what it does: the
             factor *batch*, else part of *stale*.
         forward: ``forward(model, batch) -> outputs`` for models that are called otherwise; the
-            batch is as ``batches`` gave it.
+            batch is as ``batches`` gave it, numpy arrays as tensors and mappings as dicts.
         noise: Module types that are noise, to be switched as dropout is, beside those known by
             their class (DropPath, StochasticDepth, DropBlock and the like).
         progress: Told of each stage.
