@@ -229,10 +229,18 @@ def timed(seconds: float):
     return before
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C is heard even where the suite was started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 # A file that was opened an instant before is closed by the garbage collector, which warns of it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("command", ["scan", "fix"])
-def test_ctrl_c_at_any_time(folder, command):
+def test_ctrl_c_at_any_time(folder, heard, command):
     """At 25 moments spread over the run: stopped, and nothing left, or done and all there."""
     asked = request_of(folder)
     run = (lambda: fix(folder)) if command == "fix" else (lambda: scan_checkpoint(asked))
