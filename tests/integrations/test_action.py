@@ -11,9 +11,10 @@ import torch
 import yaml
 
 import varshift_cli
+from tests import samples
 from tests.nets import Mlp, warmed_up
 from varshift_cli.cli.app import program_for
-from varshift_cli.report import from_json
+from varshift_cli.report import from_json, to_json
 
 ROOT = Path(varshift_cli.__file__).parents[1]
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
@@ -118,6 +119,19 @@ def test_unusable_input_fails(project):
     assert "none.pt" in scan.stderr
     assert runner.outputs == {"exit-code": "2"}
     assert runner.run("Gate").returncode == 2
+    assert (project / "varshift-report.json").read_text(encoding="utf-8") == "{}"
+
+
+def test_a_report_over_the_baseline_is_refused_and_the_baseline_kept(project):
+    """A report named like the baseline: exit 2, and the baseline is still there."""
+    base = project / "base.json"
+    base.write_text(to_json(samples.shifted()), encoding="utf-8")
+    kept = base.read_bytes()
+    runner = Runner(project, model="net.pt", baseline="base.json", report="base")
+
+    assert runner.run("Scan").returncode == 0
+    assert runner.outputs == {"exit-code": "2"}
+    assert base.read_bytes() == kept
 
 
 def test_a_step_of_your_own(project):
