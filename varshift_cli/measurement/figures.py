@@ -6,6 +6,7 @@ no figure, and only a metric of the user's own can tell.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from enum import Enum
 
@@ -13,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from varshift_cli.records import Batch
+from varshift_cli.records import Batch, Interval
 
 ACCURACY, LOSS, R2 = "accuracy", "loss", "R2"
+_Z = 1.96
 _WELL_OUTSIDE, _GOOD_MANY = 0.5, 0.1
 """A tenth of the outputs beyond [-0.5, 1.5] are logits: a regression on 0 and 1 errs less."""
 
@@ -141,6 +143,29 @@ def perfect(kind: Targets, outputs: Tensor, targets: Tensor) -> Tensor:
     if kind is Targets.LOGITS:
         return sure * (2.0 * right - 1.0)
     return right
+
+
+def scored(outputs: Sequence[Tensor], targets: Tensor | None) -> list[dict[str, Tensor]]:
+    """Figures of several outputs of the same samples; none where they cannot be compared.
+
+    They cannot where one is on another scale than the next, or values explain nothing of the
+    targets in any of them: those are then not meant to be the targets.
+    """
+    kinds = {kind_of(each, targets) for each in outputs}
+    kind = kinds.pop() if len(kinds) == 1 else None
+    if kind is None or targets is None:
+        return []
+    found = [figures(kind, each, targets) for each in outputs]
+    if kind is Targets.VALUES and max(float(each[R2].mean()) for each in found) <= 0.0:
+        return []
+    return found
+
+
+def paired_change(before: Tensor, after: Tensor) -> Interval:
+    """95 % interval of the mean of after - before, from the differences of samples."""
+    change = after - before
+    mean, half = float(change.mean()), _Z * float(change.std()) / math.sqrt(len(change))
+    return Interval(mean - half, mean + half)
 
 
 def _are_labels(targets: Tensor) -> bool:

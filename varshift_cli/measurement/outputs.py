@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,8 +12,8 @@ from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
 from varshift_cli.measurement.agreement import agreement
-from varshift_cli.measurement.figures import ACCURACY, LOSS, R2, figures, kind_of
-from varshift_cli.records import Effect, Interval, RegimeScores
+from varshift_cli.measurement.figures import ACCURACY, LOSS, R2, paired_change, scored
+from varshift_cli.records import Effect, RegimeScores
 
 MAX_KEPT = 64_000_000
 """Outputs are kept up to this many values per regime; beyond it the effect is unknown."""
@@ -81,15 +80,10 @@ def effect_of(
         return None, "the model's outputs are not finite"
     difference = (clean_outputs.double() - eval_outputs.double()).norm()
     relative = float(difference / clean_outputs.double().norm().clamp(min=1e-30))
-    scores = _scores(eval_outputs, clean_outputs, train_outputs, targets)
-    effect = Effect(None, None, relative, scores.get(ACCURACY), scores.get(LOSS), r2=scores.get(R2))
     nearness = agreement(train_outputs, eval_outputs, clean_outputs)
-    effect = replace(
-        effect,
-        train_gain=_gain(eval_outputs, train_outputs, targets, (ACCURACY,)) if scores else None,
-        gain=_gain(eval_outputs, clean_outputs, targets, (ACCURACY, R2)) if scores else None,
-        adapted=nearness is not None and nearness.is_lost,
-    )
+    effect = Effect(None, None, relative, None, None, adapted=bool(nearness and nearness.is_lost))
+    regimes = [each for each in (eval_outputs, clean_outputs, train_outputs) if each is not None]
+    effect = _with_scores(effect, scored(regimes, targets))
     if not is_classifier(eval_outputs):
         return effect, None
     changed = (eval_outputs.argmax(1) != clean_outputs.argmax(1)).double().mean()
@@ -107,39 +101,29 @@ def is_classifier(outputs: Tensor) -> bool:
 
 def accuracy_of(outputs: Tensor | None, targets: Tensor | None) -> float | None:
     """Share of samples that are told rightly; ``None`` unless targets are classes."""
-    found = {} if outputs is None else _figures(outputs, targets)
-    return float(found[ACCURACY].mean()) if ACCURACY in found else None
+    found = [] if outputs is None else scored([outputs], targets)
+    return float(found[0][ACCURACY].mean()) if found and ACCURACY in found[0] else None
 
 
-def _figures(outputs: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
-    kind = kind_of(outputs, targets)
-    return {} if kind is None or targets is None else figures(kind, outputs, targets)
+def _with_scores(effect: Effect, found: Sequence[Mapping[str, Tensor]]) -> Effect:
+    """With the figures of ``eval``, ``clean`` and, where it is known, ``train``."""
+    if not found:
+        return effect
+    today, clean, *train = found
+    decisive = next(iter(today))
 
+    def of(name: str) -> RegimeScores | None:
+        if name not in today:
+            return None
+        return RegimeScores(*([float(each[name].mean()) for each in found] + [None])[:3])
 
-def _scores(
-    today: Tensor, clean: Tensor, train: Tensor | None, targets: Tensor | None
-) -> dict[str, RegimeScores]:
-    """By name of the figure; none for targets that the outputs have nothing to do with."""
-    known = [each for each in (today, clean, train) if each is not None]
-    if len({kind_of(each, targets) for each in known}) > 1:
-        return {}  # on one scale in one regime and on another in the next: nothing to compare
-    found = [{} if each is None else _figures(each, targets) for each in (today, clean, train)]
-    means = [{name: float(values.mean()) for name, values in each.items()} for each in found]
-    if R2 in means[0] and max(each.get(R2, 0.0) for each in means) <= 0.0:
-        return {}
-    return {name: RegimeScores(*(each.get(name) for each in means)) for name in means[0]}
-
-
-def _gain(
-    before: Tensor, after: Tensor | None, targets: Tensor | None, names: Sequence[str]
-) -> Interval | None:
-    """Interval of the difference in the first of some figures, from the differences of samples."""
-    if after is None:
-        return None
-    was, now = _figures(before, targets), _figures(after, targets)
-    name = next((name for name in names if name in was and name in now), None)
-    if name is None:
-        return None
-    change = now[name] - was[name]
-    half = 1.96 * float(change.std()) / math.sqrt(len(change))
-    return Interval(float(change.mean()) - half, float(change.mean()) + half)
+    return replace(
+        effect,
+        accuracy=of(ACCURACY),
+        loss=of(LOSS),
+        r2=of(R2),
+        gain=paired_change(today[decisive], clean[decisive]),
+        train_gain=paired_change(today[ACCURACY], train[0][ACCURACY])
+        if train and ACCURACY in today
+        else None,
+    )

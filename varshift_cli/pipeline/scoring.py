@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from varshift_cli.errors import UsageError, VarshiftError
-from varshift_cli.measurement.figures import Targets, figures, kind_of, perfect
+from varshift_cli.measurement.figures import kind_of, paired_change, perfect, scored
 from varshift_cli.records import Interval, Score
 
 _DRAWS = 200
@@ -57,15 +57,11 @@ class Judge:
         return (*scores, *self._by_targets(before, after, data))
 
     def _by_targets(self, before: Tensor, after: Tensor, data: str) -> tuple[Score, ...]:
-        kinds = {kind_of(each, self.targets) for each in (before, after)}
-        kind = kinds.pop()
-        if kinds or kind is None or self.targets is None:
+        found = scored((before, after), self.targets)
+        if not found:
             return ()
-        was, now = (figures(kind, each, self.targets) for each in (before, after))
-        scores = tuple(_paired(name, data, was[name], now[name]) for name in was)
-        # Values that explain nothing of the targets are not meant to be them: on another scale.
-        related = kind is not Targets.VALUES or max(scores[0].before, scores[0].after) > 0.0
-        return scores if related else ()
+        was, now = found
+        return tuple(_paired(name, data, was[name], now[name]) for name in was)
 
     def value(self, outputs: Tensor) -> float:
         """The metric of some outputs.
@@ -153,15 +149,6 @@ def is_worse(score: Score) -> bool:
 
 
 def _paired(name: str, data: str, before: Tensor, after: Tensor) -> Score:
-    """Means, and an interval from the paired differences of samples."""
-    change = after - before
-    half = _Z * float(change.std()) / math.sqrt(len(change))
-    mean = float(change.mean())
-    return Score(
-        name,
-        data,
-        float(before.mean()),
-        float(after.mean()),
-        len(change),
-        Interval(mean - half, mean + half),
-    )
+    """Means, and the interval of the paired change."""
+    means = float(before.mean()), float(after.mean())
+    return Score(name, data, *means, len(before), paired_change(before, after))
