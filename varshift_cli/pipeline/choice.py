@@ -22,6 +22,10 @@ WITHIN_MOMENTUM = 4.0
 data."""
 CHANGED = 0.4
 """Median over layers of the channel mean of |ln T/R| from which the weights may have changed."""
+NEVER_UPDATED = (
+    "running statistics are at mean 0, variance 1 and were never updated: either they were "
+    "forgotten, or the network was trained in eval mode and they are right"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +181,7 @@ def choose_by_buffers(report: Report, stale: Staleness | None, certainty: Certai
     if "VS201" in codes:
         return Choice(
             None,
-            "running statistics are at mean 0, variance 1 and were never updated: either they "
-            "were forgotten, or the network was trained in eval mode and they are right; only "
-            "labels can tell",
+            f"{NEVER_UPDATED}; only labels can tell",
         )
     if "VS202" in codes:
         return Choice(

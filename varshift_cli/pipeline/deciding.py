@@ -41,7 +41,11 @@ class HeldOut:
 
     def unscored(self) -> str | None:
         """Why targets that are there score nothing; ``None`` where there are none."""
-        return _unscored(self.judge, self.outputs, self.batches)
+        if not any(batch.labels is not None for batch in self.batches):
+            return None
+        if self.judge.targets is None:
+            return "not every batch has them as a tensor of the same shape"
+        return misfit(self.outputs, self.judge.targets)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,32 +79,16 @@ class Evidence:
         return sum(batch.size for batch in self.work.batches)
 
     @property
-    def data(self) -> str:
-        """What a repair is judged on."""
-        return HELD_OUT if self.held_out is None else self.held_out.name
+    def ground(self) -> HeldOut:
+        """What a repair is judged on: other data, else the calibration data in parts."""
+        if self.held_out is not None:
+            return self.held_out
+        return HeldOut(HELD_OUT, self.work.batches, self.judge, self.measured.outputs["eval"])
 
     def as_is(self) -> tuple[Judge, Tensor] | None:
         """The judge and today's outputs, where anything can be scored."""
-        held = self.held_out
-        if held is not None:
-            judge, outputs = held.judge, held.outputs
-        else:
-            judge, outputs = self.judge, self.measured.outputs["eval"]
+        judge, outputs = self.ground.judge, self.ground.outputs
         return (judge, outputs) if outputs is not None and judge.can(outputs) else None
-
-    def unscored(self) -> str | None:
-        """Why targets that are there score nothing; ``None`` where there are none."""
-        if self.held_out is not None:
-            return self.held_out.unscored()
-        return _unscored(self.judge, self.measured.outputs["eval"], self.work.batches)
-
-
-def _unscored(judge: Judge, outputs: Tensor | None, batches: Sequence[Batch]) -> str | None:
-    if not any(batch.labels is not None for batch in batches):
-        return None
-    if judge.targets is None:
-        return "not every batch has them as a tensor of the same shape"
-    return misfit(outputs, judge.targets)
 
 
 _UNSCORED = (
@@ -115,7 +103,7 @@ def decide(evidence: Evidence) -> Choice:
     nothing = nothing_needed(evidence.report)
     if nothing is not None:
         return nothing
-    judged, unscored = evidence.as_is(), evidence.unscored()
+    judged, unscored = evidence.as_is(), evidence.ground.unscored()
     broken = any(finding.code == "VS202" for finding in evidence.report.findings)
     if judged is None and unscored is not None and not broken:
         return Choice(None, _UNSCORED.format(unscored))
@@ -127,7 +115,7 @@ def decide(evidence: Evidence) -> Choice:
         judge,
         as_is,
         candidates,
-        evidence.data,
+        evidence.ground.name,
         subject=_subject(evidence.report),
         by_buffers=lambda: _by_buffers(evidence),
     )
@@ -139,16 +127,30 @@ def decide(evidence: Evidence) -> Choice:
 def _by_buffers(evidence: Evidence) -> Choice:
     size = evidence.batch_size or _USUAL_BATCH
     stale = staleness(evidence.measured, evidence.work.model, samples=evidence.samples, size=size)
-    certainty = _certainty(evidence, with_corrected=stale is not None)
+    outputs = evidence.measured.outputs
+    as_is, recalibrated = answers_of(outputs["eval"]), answers_of(outputs["clean"])
+    corrected = None
+    if as_is is not None and recalibrated is not None and stale is not None:
+        corrected = _after(evidence, "correct")
+    certainty = Certainty(as_is, recalibrated, answers_of(corrected))
     choice = choose_by_buffers(evidence.report, stale, certainty)
-    lost = None if choice.method is None else adapted(evidence, choice.method)
+    if choice.method is None:
+        return choice
+    lost = adapted(evidence, choice.method, corrected if choice.method == "correct" else None)
     return choice if lost is None else Choice(None, f"{lost}; only labels or --metric can tell")
 
 
-def adapted(evidence: Evidence, method: str) -> str | None:
-    """Why the network seems to have adapted to the shift, so that this repair would do harm."""
+def adapted(evidence: Evidence, method: str, after: Tensor | None = None) -> str | None:
+    """Why the network seems to have adapted to the shift, so that this repair would do harm.
+
+    Args:
+        evidence: What is known.
+        method: The repair.
+        after: Outputs after it on the calibration data, where they are known already.
+    """
     outputs = evidence.measured.outputs
-    found = agreement(outputs["train"], outputs["eval"], _after(evidence, method))
+    after = _after(evidence, method) if after is None else after
+    found = agreement(outputs["train"], outputs["eval"], after)
     if found is None or not found.is_lost:
         return None
     return (
@@ -167,14 +169,6 @@ def _after(evidence: Evidence, method: str) -> Tensor | None:
     except FixDeclinedError:
         return None
     return outputs_after(work, new, work.batches)
-
-
-def _certainty(evidence: Evidence, *, with_corrected: bool) -> Certainty:
-    outputs = evidence.measured.outputs
-    as_is, recalibrated = answers_of(outputs["eval"]), answers_of(outputs["clean"])
-    if as_is is None or recalibrated is None or not with_corrected:
-        return Certainty(as_is, recalibrated)
-    return Certainty(as_is, recalibrated, answers_of(_after(evidence, "correct")))
 
 
 def unseen_outputs(evidence: Evidence, methods: Sequence[str]) -> Mapping[str, Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from varshift_cli.errors import FixDeclinedError, UsageError
 from varshift_cli.measurement import Measurement
 from varshift_cli.measurement.memory import memory_budget
-from varshift_cli.pipeline.choice import Choice, harm, told_harm
+from varshift_cli.pipeline.choice import NEVER_UPDATED, Choice, harm, told_harm
 from varshift_cli.pipeline.crossfit import statistics_by
 from varshift_cli.pipeline.deciding import Evidence, HeldOut, adapted, decide, unseen_outputs
 from varshift_cli.pipeline.effects import judge_of
@@ -186,7 +186,7 @@ def _as_asked(task: _Task) -> Choice:
     outputs = None if judged is None else unseen_outputs(evidence, (method,)).get(method)
     scores: tuple[Score, ...] = ()
     if judged is not None and outputs is not None:
-        scores = judged[0].compare(judged[1], outputs, evidence.data)
+        scores = judged[0].compare(judged[1], outputs, evidence.ground.name)
     lost = None if scores or task.request.force else adapted(evidence, method)
     if lost is not None:
         raise FixDeclinedError(f"{lost}; nothing was written", hint=_TELL)
@@ -211,8 +211,7 @@ def _refuse_unlabelled(task: _Task) -> None:
         return
     if any(finding.code == "VS201" for finding in task.before.findings):
         raise FixDeclinedError(
-            "running statistics are at mean 0, variance 1 and were never updated: either they "
-            "were forgotten, or the network was trained in eval mode and they are right",
+            NEVER_UPDATED,
             hint="Only labels can tell: give data with labels, or --force.",
         )
 

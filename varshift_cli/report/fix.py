@@ -14,7 +14,7 @@ from varshift_cli.report.screen import GAP, PLAIN, Style, block, blocks, pairs, 
 from varshift_cli.report.text import count, layer_name, percent, ratio, visible
 
 GUTTER = 13
-BOUND = 1.25
+BOUND = LEVEL_BOUNDS[Level.MILD]
 """``above_before`` and ``above_after`` count layers beyond this shift."""
 
 

@@ -132,9 +132,9 @@ def effect_sentences(report: Report) -> list[str]:
     on = f"(on these {count(report.calibration.samples, 'sample')})"
     known = [*_by_metric(measured, on), *_by_labels(measured, on)]
     if known:
-        known += [f"recalibration does harm: it lowers {harmed(measured)} beyond noise"] * (
-            harmed(measured) is not None
-        )
+        figure = harmed(measured)
+        if figure is not None:
+            known.append(f"recalibration does harm: it lowers {figure} beyond noise")
         innocent = [_INNOCENT] if is_innocent(report) else []
         return [*known, *_changed(measured), *innocent]
     changes = _changed(measured)
