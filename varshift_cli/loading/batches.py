@@ -247,11 +247,7 @@ def _whole(item: Any, where: str) -> Batch:
     numpy arrays become tensors, and mappings of other kinds dicts, so that both can be cut.
     """
     item = tree_map(as_tensor, dict(item) if isinstance(item, Mapping) else item)
-    labels = None
-    if isinstance(item, dict):
-        labels = next((_label(each) for name, each in item.items() if is_label(str(name))), None)
-    elif isinstance(item, tuple | list) and len(item) > 1:
-        labels = _label(item[-1])
+    labels = _label(_parted(item)[1])
     lengths = Counter(
         len(leaf) for leaf in tree_leaves(item) if isinstance(leaf, torch.Tensor) and leaf.dim()
     )
@@ -271,11 +267,18 @@ def _whole(item: Any, where: str) -> Batch:
 
 def _inputs(item: Any) -> tuple[torch.Tensor, ...]:
     """The tensors of a whole batch that are no labels, as far as can be told."""
-    if isinstance(item, Mapping):
-        item = [each for name, each in item.items() if not is_label(str(name))]
-    elif isinstance(item, tuple | list) and len(item) > 1:
-        item = item[:-1]
-    return tuple(leaf for leaf in tree_leaves(item) if isinstance(leaf, torch.Tensor))
+    return tuple(leaf for leaf in tree_leaves(_parted(item)[0]) if isinstance(leaf, torch.Tensor))
+
+
+def _parted(item: Any) -> tuple[Any, Any]:
+    """What is input in a whole batch, and what labels: by name, else what stands last."""
+    if isinstance(item, dict):
+        labels = [each for name, each in item.items() if is_label(str(name))]
+        inputs = [each for name, each in item.items() if not is_label(str(name))]
+        return inputs, labels[0] if labels else None
+    if isinstance(item, tuple | list) and len(item) > 1:
+        return item[:-1], item[-1]
+    return item, None
 
 
 def _sized(args: tuple[Any, ...], kwargs: Mapping[str, Any], labels: Any, where: str) -> Batch:
