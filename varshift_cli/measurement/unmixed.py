@@ -107,9 +107,7 @@ class UnmixedRegime:
 
     def batch_norm(self, call: BatchNormCall, batch: int) -> Tensor:
         """Note what stands in this batch, and normalise by it."""
-        moments = GroupMoments(1, call.input.shape[1], call.input.device)
-        moments.add(call.input, 0)
-        found = moments.pooled()
+        found = GroupMoments.of(call.input).pooled()
         kind = self._plan.kinds[batch]
         share = 1.0 / sum(each == kind for each in self._plan.kinds)
         for sums, value in ((self._mean, found.mean), (self._var, found.var)):

@@ -167,6 +167,13 @@ class GroupMoments:
         kept._count, kept._mean, kept._m2 = self.count[keep], self.mean[keep], self.m2[keep]
         return kept
 
+    @classmethod
+    def of(cls, x: Tensor) -> GroupMoments:
+        """Of one batch, shape (N, C, *S), as a single group."""
+        moments = cls(1, x.shape[1], x.device)
+        moments.add(x, 0)
+        return moments
+
     def pooled(self) -> Population:
         """All groups together."""
         weights = torch.ones(1, self.groups, dtype=torch.float64, device=self.count.device)
