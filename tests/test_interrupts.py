@@ -6,18 +6,12 @@ import pytest
 
 from varshift_cli.interrupts import held_interrupts, tidied
 
+pytestmark = pytest.mark.usefixtures("heard")
+
 
 def press():
     """What Ctrl-C does."""
     os.kill(os.getpid(), signal.SIGINT)
-
-
-@pytest.fixture(autouse=True)
-def _heard():
-    """Started in the background of a shell, Ctrl-C is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def test_held():

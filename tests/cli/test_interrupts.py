@@ -14,15 +14,7 @@ import torch
 from tests.loading.files import ARCH, digest, write
 
 
-@pytest.fixture
-def _heard():
-    """Started in the background of a shell, Ctrl-C is ignored, here and in every child."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_heard")
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("seconds", [0.4, 0.8, 1.5, 2.2, 3.0])
 def test_ctrl_c(tmp_path, seconds):
     """Exit code 130 and one line, or the work was done before; never a traceback or half a file."""
@@ -55,7 +47,7 @@ def test_ctrl_c(tmp_path, seconds):
     )
 
 
-@pytest.mark.usefixtures("_heard")
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("command", ["scan", "fix", "inspect"])
 def test_ctrl_c_while_torch_is_imported(tmp_path, command):
     """It waits: raised in the middle of torch's C++ it would abort the process."""

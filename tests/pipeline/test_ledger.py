@@ -229,14 +229,6 @@ def timed(seconds: float):
     return before
 
 
-@pytest.fixture
-def heard():
-    """Ctrl-C is heard even where the suite was started in the background, which ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 # A file that was opened an instant before is closed by the garbage collector, which warns of it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("command", ["scan", "fix"])
