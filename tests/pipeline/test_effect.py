@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import torch
 from torch import nn
 
 from tests.nets import Mlp, warmed_up
-from varshift_cli import UsageError, recalibrate, scan
+from varshift_cli import FixDeclinedError, UsageError, recalibrate, scan
 from varshift_cli.pipeline import fix_checkpoint, scan_checkpoint
 from varshift_cli.records import FixRequest, Interval, ScanRequest
 from varshift_cli.report.wording import effect_sentences
+from varshift_cli.statistics.leaving_out import GROUPS
 
 CODE = """
 import torch
@@ -25,6 +27,11 @@ def margin(outputs, labels):
 
 def broken(outputs, labels):
     raise ZeroDivisionError("no positives")
+
+def counted(outputs, labels):
+    with open("calls", "a") as calls:
+        print("one", file=calls)
+    return margin(outputs, labels)
 
 def nothing(outputs, labels):
     return float("nan")
@@ -80,6 +87,34 @@ def test_metric_judges_a_fix(folder: Path) -> None:
     assert (first.name, first.data) == ("margin", "held-out fifths")
     assert first.difference is not None
     assert first.difference.low <= first.after - first.before <= first.difference.high
+
+
+def calls_of_metric() -> int:
+    calls = Path("calls")
+    number = len(calls.read_text(encoding="utf-8").splitlines())
+    calls.unlink()
+    return number
+
+
+def test_a_metric_may_be_slow(folder: Path) -> None:
+    """Called once for each regime, and once more for each group left out, before and after."""
+    effect = scan_checkpoint(request(metric="code.py:counted")).effect
+    assert calls_of_metric() <= 3 + 1 + 2 * GROUPS
+    assert effect is not None
+    assert effect.metric is not None
+    assert effect.gain is not None
+    gain = effect.metric.recalibrated - effect.metric.eval
+    assert effect.gain.low < gain < effect.gain.high
+    again = scan_checkpoint(request(metric="code.py:counted")).effect
+    assert again == effect
+
+
+def test_a_fix_calls_a_slow_metric_seldom(folder: Path) -> None:
+    """Two outputs for the scan, three on held-out parts, each once and without each group."""
+    fix = FixRequest(request(metric="code.py:counted"), method="auto", dry_run=True)
+    with suppress(FixDeclinedError):
+        fix_checkpoint(fix)
+    assert calls_of_metric() <= 5 * (1 + GROUPS) + 1
 
 
 @pytest.mark.parametrize(

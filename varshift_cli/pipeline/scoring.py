@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from varshift_cli.errors import UsageError, VarshiftError
 from varshift_cli.measurement.figures import kind_of, paired_change, perfect, scored
-from varshift_cli.records import Interval, Score
-
-_DRAWS = 200
-_Z = 1.96
+from varshift_cli.records import Score
+from varshift_cli.statistics import all_but_one_group, left_out_interval
 
 Metric = Callable[[Any, Any], Any]
 """(outputs, labels) -> a number, higher is better."""
@@ -34,6 +33,13 @@ class Judge:
     targets: Tensor | None
     metric: Metric | None = None
     metric_name: str = "metric"
+    _values: MutableMapping[Tensor, float] = field(
+        default_factory=WeakTensorKeyDictionary, repr=False
+    )
+    """The metric of outputs already scored: it may be slow, and is called once for each."""
+    _without_groups: MutableMapping[Tensor, Tensor] = field(
+        default_factory=WeakTensorKeyDictionary, repr=False
+    )
 
     def can(self, outputs: Tensor | None) -> bool:
         """Whether there is any figure for such outputs."""
@@ -69,7 +75,10 @@ class Judge:
         Raises:
             UsageError: The metric raised, or returned no number.
         """
-        return self._call(outputs, self.targets)
+        found = self._values.get(outputs)
+        if found is None:
+            found = self._values[outputs] = self._call(outputs, self.targets)
+        return found
 
     def refuse_wrong_sign(self, outputs: Tensor) -> None:
         """Refuse a metric that a perfect answer lowers: a loss, where higher should be better.
@@ -93,25 +102,32 @@ class Judge:
             )
 
     def _by_metric(self, before: Tensor, after: Tensor, data: str) -> Score:
-        """With an interval by drawing samples again, the same ones before and after."""
+        """With an interval by leaving out groups of samples, the same ones before and after."""
         was, now = self.value(before), self.value(after)
         rows = before.shape[0]
-        generator = torch.Generator().manual_seed(0)
-        differences = []
-        for _ in range(_DRAWS):
-            drawn = torch.randint(rows, (rows,), generator=generator)
-            targets = None if self.targets is None else self.targets[drawn]
-            try:
-                change = self._call(after[drawn], targets) - self._call(before[drawn], targets)
-            except VarshiftError:
-                # A draw may lack a class that the metric needs; the whole data did not.
-                continue
-            differences.append(change)
-        interval = None
-        if len(differences) > _DRAWS // 2:
-            half = _Z * float(torch.tensor(differences, dtype=torch.float64).std())
-            interval = Interval(now - was - half, now - was + half)
+        change = self._left_out(after) - self._left_out(before)
+        interval = left_out_interval(now - was, change, rows)
         return Score(self.metric_name, data, was, now, rows, interval)
+
+    def _left_out(self, outputs: Tensor) -> Tensor:
+        """The metric without each group of samples, NaN where it has no value, shape (G,)."""
+        found = self._without_groups.get(outputs)
+        if found is None:
+            rows = outputs.shape[0]
+            found = torch.tensor(
+                [self._without(outputs, kept) for kept in all_but_one_group(rows)],
+                dtype=torch.float64,
+            )
+            self._without_groups[outputs] = found
+        return found
+
+    def _without(self, outputs: Tensor, kept: Tensor) -> float:
+        targets = None if self.targets is None else self.targets[kept]
+        try:
+            return self._call(outputs[kept], targets)
+        except VarshiftError:
+            # All samples of a class that the metric needs may lie in one group.
+            return math.nan
 
     def _call(self, outputs: Tensor, targets: Tensor | None) -> float:
         assert self.metric is not None

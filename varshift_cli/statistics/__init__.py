@@ -12,6 +12,7 @@ from varshift_cli.statistics.intervals import (
     shift_estimate,
     t975,
 )
+from varshift_cli.statistics.leaving_out import all_but_one_group, left_out_interval
 from varshift_cli.statistics.moments import GroupMoments, Population
 from varshift_cli.statistics.ratios import DEAD_FRACTION, live_channels, log_ratio
 from varshift_cli.statistics.regression import Pair, SlopeEstimate, within_layer_slope
@@ -24,8 +25,10 @@ __all__ = [
     "Resampling",
     "ShiftEstimate",
     "SlopeEstimate",
+    "all_but_one_group",
     "geometric_interval",
     "jackknife_error",
+    "left_out_interval",
     "live_channels",
     "log_ratio",
     "shift_estimate",
