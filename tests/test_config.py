@@ -51,6 +51,8 @@ def test_every_setting(written):
         quiet = false
         max-changed-predictions = 0.01
         min_accuracy = 0.97
+        min-r2 = 0.5
+        min-metric = -3
         baseline = "base.json"
 
         [layers]
@@ -92,6 +94,8 @@ def test_every_setting(written):
         quiet=False,
         max_changed_predictions=0.01,
         min_accuracy=0.97,
+        min_r2=0.5,
+        min_metric=-3.0,
         baseline="base.json",
         layers=(LayerRule("head.*", 1.5), LayerRule("*.bn1", 2.0)),
         suppress=(
@@ -100,7 +104,7 @@ def test_every_setting(written):
             Suppression("known", None, "VS210"),
         ),
     )
-    assert config.policy == Policy(2.0, config.layers, 0.01, 0.97, config.suppress)
+    assert config.policy == Policy(2.0, config.layers, 0.01, 0.97, 0.5, -3.0, config.suppress)
 
 
 def test_pyproject(written):

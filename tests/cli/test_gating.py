@@ -201,6 +201,8 @@ def test_least_accuracy(run, base, least, code):
     [
         ("max-shift = 0.5\n", "--max-shift must be a ratio of at least 1, but is 0.5"),
         ('[layers]\n"a" = 0.5\n', "max-shift of layers 'a' must be a ratio of at least 1"),
+        ("min-r2 = 80\n", "min-r2 must be a number of at most 1, but is 80"),
+        ("min-metric = inf\n", "min-metric must be a finite number, but is inf"),
         ("min-accuracy = 97\n", "min-accuracy must be a share between 0 and 1, but is 97"),
     ],
 )
@@ -213,6 +215,18 @@ def test_thresholds_out_of_range(run, pipeline, base, command, text, message):
 
     assert (ended.code, pipeline.requests) == (2, [])
     assert message in ended.err
+
+
+def test_least_metric_needs_a_metric(run, pipeline):
+    """A threshold for a figure that no scan will make is told before the work."""
+    settings("min-metric = 0.9\n")
+
+    ended = run("scan", "model.pt")
+
+    assert (ended.code, pipeline.requests) == (2, [])
+    assert "min-metric is set, but there is no --metric" in ended.err
+    assert run("scan", "model.pt", "--metric", "m.py:auc").code == 3
+    assert len(pipeline.requests) == 1
 
 
 def test_samples_auto(run, pipeline):

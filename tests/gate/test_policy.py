@@ -12,6 +12,7 @@ from varshift_cli.records import (
     Effect,
     Finding,
     FindingLevel,
+    Interval,
     LayerRule,
     LayerVerdict,
     Outcome,
@@ -230,13 +231,98 @@ def test_unknown_accuracy_is_no_pass():
     unknown = judged(found, Policy(2.0, min_accuracy=0.9))
     failed = judged(found, Policy(1.25, min_accuracy=0.9))
 
-    assert (exit_code(unknown), unknown.unchecked) == (3, "accuracy in eval() is unknown")
+    assert exit_code(unknown) == 3
+    assert unknown.unchecked == (
+        "accuracy in eval() is unknown, at least 90.0 % was asked: it needs class labels in the "
+        "data"
+    )
     assert exit_code(failed) == 1
+
+
+OWN = Effect(
+    None,
+    None,
+    0.1,
+    None,
+    None,
+    metric=RegimeScores(0.9, 0.95, 0.9),
+    metric_name="auc",
+    metric_interval=Interval(0.85, 0.95),
+    r2=RegimeScores(0.5, 0.6, 0.5),
+    r2_interval=Interval(0.4, 0.6),
+)
+
+
+@pytest.mark.parametrize(
+    ("policy", "status", "reason"),
+    [
+        (Policy(min_metric=0.85), Status.PASS, None),
+        (
+            Policy(min_metric=0.9),
+            Status.INCONCLUSIVE,
+            "auc in eval() is 0.9 (0.85 to 0.95): more samples decide whether at least 0.9",
+        ),
+        (
+            Policy(min_metric=1.5),
+            Status.FAIL,
+            "auc in eval() is 0.9 (0.85 to 0.95), at least 1.5 was asked",
+        ),
+        (Policy(min_r2=0.4), Status.PASS, None),
+        (
+            Policy(min_r2=0.5),
+            Status.INCONCLUSIVE,
+            "R2 in eval() is 0.5 (0.4 to 0.6): more samples decide whether at least 0.5",
+        ),
+        (
+            Policy(2.0, min_r2=0.7),
+            Status.FAIL,
+            "R2 in eval() is 0.5 (0.4 to 0.6), at least 0.7 was asked",
+        ),
+    ],
+)
+def test_other_figures_are_judged_on_their_interval(policy, status, reason):
+    """R2 and a metric of one's own have thresholds of their own, alone or beside others."""
+    verdict = judged(replace(TWO, effect=OWN), policy)
+
+    assert policy.gates
+    assert verdict.status is status
+    assert verdict.reasons == (() if reason is None else (reason,))
+
+
+@pytest.mark.parametrize(
+    ("policy", "needs"),
+    [
+        (Policy(2.0, min_r2=-1.0), "targets of a regression"),
+        (Policy(2.0, min_metric=-1.0), "--metric file.py:f"),
+    ],
+)
+@pytest.mark.parametrize("effect", [None, replace(OWN, r2=None, metric=None)])
+def test_unknown_figures_are_no_pass(policy, needs, effect):
+    """However low the threshold: what is unknown was not checked."""
+    verdict = judged(replace(TWO, effect=effect), policy)
+
+    assert exit_code(verdict) == 3
+    assert needs in verdict.unchecked
+
+
+def test_a_figure_without_interval_is_undecided():
+    """A value of which nobody knows how sure it is decides nothing."""
+    found = replace(TWO, effect=replace(OWN, metric_interval=None))
+
+    verdict = judged(found, Policy(min_metric=0.1))
+
+    assert verdict.status is Status.INCONCLUSIVE
+    assert "cannot be told from these samples" in verdict.reasons[0]
 
 
 @pytest.mark.parametrize(
     "policy",
     [
+        Policy(min_r2=1.01),
+        Policy(min_r2=float("nan")),
+        Policy(min_r2=float("-inf")),
+        Policy(min_metric=float("inf")),
+        Policy(min_metric=float("nan")),
         Policy(0.9),
         Policy(layers=(LayerRule("a", 0.5),)),
         Policy(min_accuracy=98.0),
@@ -252,7 +338,9 @@ def test_thresholds_out_of_range(policy):
 
 def test_round_trip():
     """Whatever the verdict tells is in the JSON report, and is read back."""
-    policy = Policy(1.25, (LayerRule("b*", 1.5),), 0.5, 0.9, (Suppression("ok", "head.*"),))
+    policy = Policy(
+        1.25, (LayerRule("b*", 1.5),), 0.5, 0.9, suppressions=(Suppression("ok", "head.*"),)
+    )
     found = judge_report(scored(0.99), policy, baseline=TWO, baseline_source="base.json")
 
     assert from_json(to_json(found)) == found

@@ -105,6 +105,8 @@ def test_a_metric_may_be_slow(folder: Path) -> None:
     assert effect.gain is not None
     gain = effect.metric.recalibrated - effect.metric.eval
     assert effect.gain.low < gain < effect.gain.high
+    assert effect.metric_interval is not None
+    assert effect.metric_interval.low < effect.metric.eval < effect.metric_interval.high
     again = scan_checkpoint(request(metric="code.py:counted")).effect
     assert again == effect
 

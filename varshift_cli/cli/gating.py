@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
@@ -14,6 +14,9 @@ from varshift_cli.config import Config
 from varshift_cli.errors import NothingToMeasureError, ReportError, UsageError
 from varshift_cli.nearby import file_hint
 from varshift_cli.records import Policy, Report
+
+if TYPE_CHECKING:
+    from varshift_cli.records import ScanRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,18 @@ class Gate:
         Written over, it would let pass the next time what failed now.
         """
         return {} if self.source is None else {Path(self.source).resolve(): "the baseline"}
+
+    def check(self, request: ScanRequest) -> None:
+        """Refuse a threshold for a figure that the scan will not make, before the work.
+
+        Raises:
+            UsageError: min-metric without a metric.
+        """
+        if self.policy.min_metric is not None and request.metric is None:
+            raise UsageError(
+                "min-metric is set, but there is no --metric to compare with it",
+                hint="give --metric file.py:f, f(outputs, labels) -> higher is better",
+            )
 
     def judged(self, report: Report) -> Report:
         """The report with its verdict.

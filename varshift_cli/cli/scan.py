@@ -78,6 +78,7 @@ def scan(
         growing=gate.is_set,
         attribute=not (no_attribute or config.no_attribute),
     )
+    gate.check(settled.request)
     view = View(
         format=choose(options.FormatName, format, config.format, config)
         or options.FormatName.TABLE,

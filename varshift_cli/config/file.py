@@ -11,7 +11,7 @@ Keys are the long option names, with ``-`` or ``_``:
     data = "calib.npz"
     max-shift = 1.25
     baseline = "base.json"        # then only what got worse fails
-    min-accuracy = 0.97
+    min-accuracy = 0.97           # of a regression min-r2, of --metric min-metric
 
     [layers]                      # in pyproject.toml: [tool.varshift.layers]
     "head.*" = { max-shift = 1.5 }
@@ -99,6 +99,8 @@ class Config:
     """Thresholds of their own, in the order of the file."""
     max_changed_predictions: float | None = None
     min_accuracy: float | None = None
+    min_r2: float | None = None
+    min_metric: float | None = None
     suppress: tuple[Suppression, ...] = ()
     baseline: str | None = None
     format: str | None = None
@@ -116,6 +118,8 @@ class Config:
             self.layers,
             self.max_changed_predictions,
             self.min_accuracy,
+            self.min_r2,
+            self.min_metric,
             self.suppress,
         )
 
@@ -209,6 +213,8 @@ _READERS: Mapping[str, Callable[[object, str], Any]] = {
     "layers": layer_rules,
     "max-changed-predictions": number,
     "min-accuracy": number,
+    "min-r2": number,
+    "min-metric": number,
     "suppress": suppressions,
     "baseline": text,
     "format": text,

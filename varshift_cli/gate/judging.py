@@ -1,4 +1,4 @@
-"""The whole policy: thresholds by layer, baseline, suppressions, shares; one verdict.
+"""The whole policy: thresholds by layer, baseline, suppressions, answers; one verdict.
 
 Apart from :mod:`.policy`, as ``varshift check --max-shift`` needs none of it.
 """
@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
 
+from varshift_cli.gate.answers import AnswerVerdict, judge_answers
 from varshift_cli.gate.baseline import Comparison, compare, got_worse
 from varshift_cli.gate.needed import needed_by_all
-from varshift_cli.gate.shares import ShareVerdict, judge_shares
 from varshift_cli.gate.suppressions import SetAside, set_aside
 from varshift_cli.gate.thresholds import non_finite_layers, verdict_on, worst_with
 from varshift_cli.records import (
@@ -54,22 +54,22 @@ class _Judging:
     today: date
 
     def verdict(self) -> Verdict:
-        """Layers first, then shares, then whether anything was checked at all."""
+        """Layers first, then answers, then whether anything was checked at all."""
         layers, findings = self.report.layers, self.report.findings
         names = [*(each.name for each in layers), *non_finite_layers(findings)]
         aside = set_aside(self.policy.suppressions, names, findings, self.today)
         broken = [name for name in non_finite_layers(findings) if not aside.reason_for(name)]
         told = tuple(self._layer(layer, aside, broken) for layer in layers)
-        shares = list(judge_shares(self.report, self.policy))
-        verdict = self._decided(told, broken, shares)
-        unchecked = self._unchecked(told, broken, shares)
+        answers = list(judge_answers(self.report, self.policy))
+        verdict = self._decided(told, broken, answers)
+        unchecked = self._unchecked(told, broken, answers)
         if unchecked and verdict.status is not Status.FAIL:
             verdict = replace(verdict, status=Status.NOT_GATED)
         else:
             unchecked = None
         return replace(
             verdict,
-            reasons=tuple(self._reasons(shares, aside)),
+            reasons=tuple(self._reasons(answers, aside)),
             samples_needed=needed_by_all(self.report, told)
             if verdict.status is Status.INCONCLUSIVE
             else None,
@@ -93,14 +93,14 @@ class _Judging:
         return LayerVerdict(layer.name, layer.call, outcome, threshold, reason)
 
     def _decided(
-        self, told: Sequence[LayerVerdict], broken: Sequence[str], shares: Sequence[ShareVerdict]
+        self, told: Sequence[LayerVerdict], broken: Sequence[str], answers: Sequence[AnswerVerdict]
     ) -> Verdict:
         layers, outcomes = self.report.layers, [each.outcome for each in told]
         if broken:
             return Verdict(Status.FAIL, self.policy.max_shift, broken[0], None)
         checked = [layer for layer, each in zip(layers, outcomes, strict=True) if each in _CHECKED]
         worst = worst_layer(checked or layers)
-        statuses = {each.status for each in shares}
+        statuses = {each.status for each in answers}
         for outcome, status in (
             (Outcome.FAIL, Status.FAIL),
             (Outcome.INCONCLUSIVE, Status.INCONCLUSIVE),
@@ -111,10 +111,10 @@ class _Judging:
         return verdict_on(Status.PASS, self.policy.max_shift, worst)
 
     def _unchecked(
-        self, told: Sequence[LayerVerdict], broken: Sequence[str], shares: Sequence[ShareVerdict]
+        self, told: Sequence[LayerVerdict], broken: Sequence[str], answers: Sequence[AnswerVerdict]
     ) -> str | None:
-        """What should have been checked and was not; a share that was is no excuse for layers."""
-        for each in shares:
+        """What should have been checked and was not; an answer that was is no excuse for layers."""
+        for each in answers:
             if each.status is Status.NOT_GATED:
                 return each.reason
         asked = self.policy.max_shift is not None or self.policy.layers or self.comparison
@@ -122,8 +122,8 @@ class _Judging:
             return None
         return f"no layer was checked: {_tally(told)}"
 
-    def _reasons(self, shares: Iterable[ShareVerdict], aside: SetAside) -> Iterator[str]:
-        for each in shares:
+    def _reasons(self, answers: Iterable[AnswerVerdict], aside: SetAside) -> Iterator[str]:
+        for each in answers:
             if each.status is not Status.PASS:
                 yield each.reason
         if self.comparison is not None:

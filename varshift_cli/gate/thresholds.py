@@ -90,7 +90,8 @@ def check_policy(policy: Policy) -> None:
     """Refuse thresholds that nothing can be compared with.
 
     Raises:
-        UsageError: A shift is not a number >= 1, or a share not between 0 and 1.
+        UsageError: A shift is not a number >= 1, a share not between 0 and 1, R2 above 1, or a
+            threshold no number.
     """
     check_threshold(policy.max_shift)
     for rule in policy.layers:
@@ -102,6 +103,13 @@ def check_policy(policy: Policy) -> None:
                 f"{name.replace('_', '-')} must be a share between 0 and 1, but is {value:g}",
                 hint="0.98 is 98 %",
             )
+    if policy.min_r2 is not None and not -math.inf < policy.min_r2 <= 1:
+        raise UsageError(
+            f"min-r2 must be a number of at most 1, but is {policy.min_r2:g}",
+            hint="1 is a perfect fit, 0 no better than the mean of the targets",
+        )
+    if policy.min_metric is not None and not math.isfinite(policy.min_metric):
+        raise UsageError(f"min-metric must be a finite number, but is {policy.min_metric:g}")
 
 
 def non_finite_layers(findings: Sequence[Finding]) -> tuple[str, ...]:

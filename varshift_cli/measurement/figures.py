@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from varshift_cli.records import Batch, Interval
+from varshift_cli.statistics import all_but_one_group, left_out_interval
 
 ACCURACY, LOSS, R2 = "accuracy", "loss", "R2"
 _Z = 1.96
@@ -166,6 +167,22 @@ def paired_change(before: Tensor, after: Tensor) -> Interval:
     change = after - before
     mean, half = float(change.mean()), _Z * float(change.std()) / math.sqrt(len(change))
     return Interval(mean - half, mean + half)
+
+
+def r2_interval(outputs: Tensor, targets: Tensor) -> Interval | None:
+    """95 % interval of R2, the variance of the targets being an estimate as well."""
+    error = figures(Targets.VALUES, outputs, targets)[LOSS]
+    wanted = targets.double().reshape(len(error), -1)
+
+    def r2(rows: Tensor | slice) -> float:
+        part = wanted[rows]
+        variance = (part - part.mean(dim=0)).square().mean()
+        return float(1.0 - error[rows].mean() / variance)
+
+    without = [r2(kept) for kept in all_but_one_group(len(error))]
+    return left_out_interval(
+        r2(slice(None)), torch.tensor(without, dtype=torch.float64), len(error)
+    )
 
 
 def _are_labels(targets: Tensor) -> bool:

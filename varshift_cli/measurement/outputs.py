@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
 from varshift_cli.measurement.agreement import agreement
-from varshift_cli.measurement.figures import ACCURACY, LOSS, R2, paired_change, scored
+from varshift_cli.measurement.figures import ACCURACY, LOSS, R2, paired_change, r2_interval, scored
 from varshift_cli.records import Effect, RegimeScores
 
 MAX_KEPT = 64_000_000
@@ -84,6 +84,8 @@ def effect_of(
     effect = Effect(None, None, relative, None, None, adapted=bool(nearness and nearness.is_lost))
     regimes = [each for each in (eval_outputs, clean_outputs, train_outputs) if each is not None]
     effect = _with_scores(effect, scored(regimes, targets))
+    if effect.r2 is not None and targets is not None:
+        effect = replace(effect, r2_interval=r2_interval(eval_outputs, targets))
     if not is_classifier(eval_outputs):
         return effect, None
     changed = (eval_outputs.argmax(1) != clean_outputs.argmax(1)).double().mean()

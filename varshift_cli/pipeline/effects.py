@@ -26,18 +26,20 @@ def with_metric(report: Report, measured: Measurement, judge: Judge) -> Report:
     if report.effect is None:
         reason = report.unknown.get("effect", "the outputs could not be compared")
         return replace(report, unknown={**report.unknown, "effect.metric": reason})
-    if measured.outputs["eval"] is not None:
-        judge.refuse_wrong_sign(measured.outputs["eval"])
+    eval_outputs = measured.outputs["eval"]
+    if eval_outputs is not None:
+        judge.refuse_wrong_sign(eval_outputs)
     found = {
         name: None if outputs is None else judge.value(outputs)
         for name, outputs in measured.outputs.items()
     }
     scores = RegimeScores(found["eval"], found["clean"], found["train"])
-    compared = judge.compare(measured.outputs["eval"], measured.outputs["clean"], "")
+    compared = judge.compare(eval_outputs, measured.outputs["clean"], "")
     effect = replace(
         report.effect,
         metric=scores,
         metric_name=judge.metric_name,
+        metric_interval=judge.interval(eval_outputs),
         gain=compared[0].difference if compared else None,
     )
     return replace(report, effect=effect)

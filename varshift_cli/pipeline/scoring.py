@@ -13,7 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from varshift_cli.errors import UsageError, VarshiftError
 from varshift_cli.measurement.figures import kind_of, paired_change, perfect, scored
-from varshift_cli.records import Score
+from varshift_cli.records import Interval, Score
 from varshift_cli.statistics import all_but_one_group, left_out_interval
 
 Metric = Callable[[Any, Any], Any]
@@ -79,6 +79,12 @@ class Judge:
         if found is None:
             found = self._values[outputs] = self._call(outputs, self.targets)
         return found
+
+    def interval(self, outputs: Tensor | None) -> Interval | None:
+        """95 % interval of the metric of some outputs."""
+        if outputs is None:
+            return None
+        return left_out_interval(self.value(outputs), self._left_out(outputs), outputs.shape[0])
 
     def refuse_wrong_sign(self, outputs: Tensor) -> None:
         """Refuse a metric that a perfect answer lowers: a loss, where higher should be better.

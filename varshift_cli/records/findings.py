@@ -80,6 +80,10 @@ class Effect:
     """Name of that function."""
     r2: RegimeScores | None = None
     """Of a regression: 1 - mean squared error / variance of the targets (ddof 0)."""
+    metric_interval: Interval | None = None
+    """95 % interval of ``metric`` in ``eval``."""
+    r2_interval: Interval | None = None
+    """95 % interval of ``r2`` in ``eval``."""
     gain: Interval | None = None
     """95 % interval of what recalibration adds to ``metric``, else to ``accuracy``, else to ``r2``,
     from paired samples: below 0, it does harm."""

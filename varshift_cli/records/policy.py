@@ -44,13 +44,23 @@ class Policy:
     """The largest share of predictions that recalibration may change, 0 to 1."""
     min_accuracy: float | None = None
     """The least accuracy in ``eval()`` as it is, 0 to 1."""
+    min_r2: float | None = None
+    """The least R2 of a regression in ``eval()`` as it is, at most 1."""
+    min_metric: float | None = None
+    """The least figure of ``--metric`` in ``eval()`` as it is."""
     suppressions: tuple[Suppression, ...] = ()
 
     @property
     def gates(self) -> bool:
         """Whether anything can fail."""
-        shares = (self.max_changed_predictions, self.min_accuracy)
-        return self.max_shift is not None or bool(self.layers) or shares != (None, None)
+        answers = (
+            self.max_changed_predictions,
+            self.min_accuracy,
+            self.min_r2,
+            self.min_metric,
+        )
+        others = any(each is not None for each in answers)
+        return self.max_shift is not None or bool(self.layers) or others
 
     def threshold_of(self, name: str) -> float | None:
         """The threshold that holds for a layer."""
