@@ -154,6 +154,9 @@ def test_accuracy_on_held_out_images(folder: Path) -> None:
     )
     held_out = next(score for score in record.scores if score.data == "heldout.npz")
     assert held_out.samples == 797
+    assert record.holdout == "heldout.npz  797 samples of x, labels y"
+    inside = [score.data for score in record.scores if score.in_sample]
+    assert inside == ["calib.npz", "calib.npz"]
     assert held_out.after - held_out.before >= 0.05
     assert held_out.difference is not None
     assert held_out.difference.low > 0

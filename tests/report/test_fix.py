@@ -85,6 +85,28 @@ def test_no_praise_within_noise(name, difference, colour):
     assert re.findall(r"\x1b\[(1;3\d)m", line) == ([colour] if colour else [])
 
 
+def test_held_out_samples_are_told():
+    """Which samples judged, and which figures are of the samples that the repair was made from."""
+    inside = Score("accuracy", "calib.npz", 0.9, 0.98, 1000, Interval(0.06, 0.1), in_sample=True)
+    unseen = Score("accuracy", "held.npz", 0.89, 0.97, 512, Interval(0.05, 0.11))
+    drawn = "held.npz  512 samples of x drawn at random, labels y"
+    record = replace(samples.fix_record(), scores=(inside, unseen), holdout=drawn)
+
+    screen = render_fix(record, Style(colour=True))
+
+    lines = re.sub(r"\x1b\[[\d;]*m", "", screen).splitlines()
+    assert "judged on    held.npz: 512 samples of x drawn at random, labels y" in lines
+    told = {line.split()[1]: line for line in lines if line.startswith("accuracy, ")}
+    assert told["calib.npz"].endswith("+8.0 points (95 %: +6.0 to +10.0), in-sample")
+    assert told["held.npz"].endswith("+8.0 points (95 %: +5.0 to +11.0)")
+    coloured = [line for line in screen.splitlines() if "1;32" in line and "accuracy" in line]
+    assert ["held.npz" in line for line in coloured] == [True]
+    assert [each["in_sample"] for each in json.loads(fix_to_json(record))["scores"]] == [
+        True,
+        False,
+    ]
+
+
 def test_json():
     """The record as JSON holds every figure."""
     value = json.loads(fix_to_json(samples.fix_record()))

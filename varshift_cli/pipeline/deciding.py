@@ -32,12 +32,21 @@ _USUAL_BATCH = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
-    """Other data to judge on, with the outputs of today."""
+    """Other data to judge on, with the outputs of today.
+
+    Attributes:
+        name: As shown beside a figure.
+        batches: What was drawn.
+        judge: Of outputs on them.
+        outputs: Of the network as it is.
+        description: What was drawn, and of what; ``None`` where it is the calibration data.
+    """
 
     name: str
     batches: Sequence[Batch]
     judge: Judge
     outputs: Tensor | None
+    description: str | None = None
 
     def unscored(self) -> str | None:
         """Why targets that are there score nothing; ``None`` where there are none."""

@@ -133,7 +133,8 @@ def _held_out(request: FixRequest, inputs: Inputs, work: Workload) -> HeldOut | 
     outputs = verify(
         work.model, work.catalogue, data.batches, progress=work.progress, forward=work.forward
     ).outputs
-    held = HeldOut(request.holdout, data.batches, judge_of(request.scan, inputs, data), outputs)
+    judge = judge_of(request.scan, inputs, data)
+    held = HeldOut(request.holdout, data.batches, judge, outputs, data.description)
     finite = outputs is None or bool(outputs.isfinite().all())
     if finite and not held.judge.can(outputs):
         reason = held.unscored() or "it has no labels"
@@ -258,7 +259,8 @@ def _scores(task: _Task, choice: Choice, repair: Repair) -> tuple[Score, ...]:
     if evidence.held_out is None and choice.scores:
         return choice.scores
     name = "data" if request.scan.data is None else request.scan.data
-    found = evidence.judge.compare(repair.before.outputs, repair.after.outputs, name)
+    scores = evidence.judge.compare(repair.before.outputs, repair.after.outputs, name)
+    found = tuple(replace(score, in_sample=True) for score in scores)
     held = evidence.held_out
     if held is None:
         return found
@@ -270,7 +272,7 @@ def _scores(task: _Task, choice: Choice, repair: Repair) -> tuple[Score, ...]:
 
 
 def _nothing(task: _Task, reason: str) -> FixRecord:
-    worst = worst_layer(task.before.layers)
+    worst, held = worst_layer(task.before.layers), task.evidence.held_out
     return FixRecord(
         checkpoint=task.before.checkpoint,
         output=None,
@@ -290,6 +292,7 @@ def _nothing(task: _Task, reason: str) -> FixRecord:
         status="nothing_to_repair",
         method=task.request.method,
         reason=reason,
+        holdout=None if held is None else held.description,
     )
 
 

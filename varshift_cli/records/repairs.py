@@ -81,6 +81,8 @@ class FixRecord:
     """The repair that was made, or would be by a dry run: ``recalibrate`` or ``correct``."""
     reason: str | None = None
     """Why it was chosen, or why nothing is to be repaired."""
+    holdout: str | None = None
+    """What was drawn from ``--holdout``: ``heldout.npz  797 samples of x, labels y``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +98,5 @@ class Score:
     samples: int
     difference: Interval | None = None
     """95 % interval of after - before, from paired per-sample differences."""
+    in_sample: bool = False
+    """Whether the statistics were taken from these very samples: no figure of what is to come."""

@@ -32,7 +32,7 @@ def render_fix(record: FixRecord, style: Style = PLAIN, *, typed: Sequence[str] 
         lines = _put_back(record, style) if record.method == "revert" else _unchanged(record, style)
         return to_text(spaced((lines, notes)), style)
     blocks = (
-        [*_chosen(record, style), *_done(repair, style)],
+        [*_chosen(record, style), *_done(repair, style), *_held_out(record, style)],
         _before_and_after(record, repair, style),
         [
             *_written(record, repair, style),
@@ -78,6 +78,14 @@ def _done(repair: RepairRecord, style: Style) -> list[Text]:
         windows = "" if repair.windows == 1 else f" in {repair.windows} windows"
         how = f"{layers}, by the difference of {on} with dropout on and off{windows}"
     return block(visible(repair.method), Text(how), style, gutter=GUTTER)
+
+
+def _held_out(record: FixRecord, style: Style) -> list[Text]:
+    """Which samples judged: ``--samples`` may have drawn a part of what there is."""
+    if record.holdout is None:
+        return []
+    body = visible(record.holdout.replace("  ", ": ", 1))
+    return block("judged on", Text(body), style, gutter=GUTTER)
 
 
 def _passes(repair: RepairRecord) -> str:
@@ -155,12 +163,14 @@ def _score(score: Score) -> _Row:
     else:
         remark = f"{gain:+.3f}{_spread(score.difference, 1, '.3f')}"
         before, after = f"{score.before:.3f}", f"{score.after:.3f}"
+    if score.in_sample:
+        remark += ", in-sample"
     return _Row(name, before, after, remark, _judgement(score))
 
 
 def _judgement(score: Score) -> str:
-    """A colour only where the whole interval lies on one side of no change."""
-    if score.difference is None:
+    """A colour only where the whole interval lies on one side of no change, on unseen samples."""
+    if score.difference is None or score.in_sample:
         return ""
     low, high = score.difference.low, score.difference.high
     if score.name == "loss":
