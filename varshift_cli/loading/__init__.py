@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from varshift_cli.loading.data import LoadedData, load_data
     from varshift_cli.loading.functions import load_forward, load_metric, load_noise
+    from varshift_cli.loading.importing import import_files_anew
     from varshift_cli.loading.reverting import Reverted, revert
     from varshift_cli.loading.shapes import likely_input
     from varshift_cli.loading.sidecar import (
@@ -45,6 +46,7 @@ _HOMES = {
     "StateDict": "containers",
     "adapt_batches": "batches",
     "build_model": "architecture",
+    "import_files_anew": "importing",
     "likely_input": "shapes",
     "check_sidecar_place": "sidecar",
     "load_data": "data",
@@ -73,6 +75,7 @@ __all__ = [
     "adapt_batches",
     "build_model",
     "check_sidecar_place",
+    "import_files_anew",
     "likely_input",
     "load_data",
     "load_forward",

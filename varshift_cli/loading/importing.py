@@ -144,6 +144,8 @@ def _import_module(
     # A name of its own per file, kept in sys.modules: dataclasses and pickle look it up there.
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
     name = f"varshift_user_{path.stem}_{digest}"
+    if name in _IMPORTED:
+        return _IMPORTED[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise error(f"{target.option} {target.label}: {path} is not a Python file")
@@ -154,7 +156,18 @@ def _import_module(
     except BaseException:
         sys.modules.pop(name, None)
         raise
+    _IMPORTED[name] = module
     return module
+
+
+_IMPORTED: dict[str, ModuleType] = {}
+"""Files that this command has imported: two options that name one file mean one class by one
+name."""
+
+
+def import_files_anew() -> None:
+    """Let a new command import files again, which may have changed, or hold what is used up."""
+    _IMPORTED.clear()
 
 
 def _find_file(target: Target, search_dirs: Sequence[Path], error: type[VarshiftError]) -> Path:

@@ -20,6 +20,7 @@ from varshift_cli.loading import (
     LoadedData,
     StateDict,
     build_model,
+    import_files_anew,
     likely_input,
     load_data,
     load_forward,
@@ -88,6 +89,7 @@ def open_inputs(request: ScanRequest) -> Inputs:
     Raises:
         VarshiftError: Whatever is wrong with the user's files or options.
     """
+    import_files_anew()
     checkpoint = open_checkpoint(request.model, allow_pickle=request.allow_pickle)
     device = choose_device(request.device)
     memory_budget(request.memory, device)  # a mistake in it should show at once
