@@ -42,7 +42,7 @@ def test_no_trace_in_random_numbers():
 )
 def test_no_more_than_asked_for(samples, sizes):
     """The first samples are taken, the last batch cut to fit, and no further batch is drawn."""
-    drawn = draw_batches(Mlp(), X.split(16), samples=samples)
+    drawn, _notes = draw_batches(Mlp(), X.split(16), samples=samples)
 
     assert [batch.size for batch in drawn] == sizes
     assert torch.equal(torch.cat([batch.args[0] for batch in drawn]), X[: sum(sizes)])
@@ -55,4 +55,4 @@ def test_an_endless_stream_ends():
         while True:
             yield torch.randn(8, 12)
 
-    assert sum(batch.size for batch in draw_batches(Mlp(), forever(), samples=100)) == 100
+    assert sum(batch.size for batch in draw_batches(Mlp(), forever(), samples=100)[0]) == 100

@@ -17,6 +17,7 @@ from varshift_cli.instrument.forwards import Instrumented
 from varshift_cli.instrument.modules import ModuleStack
 from varshift_cli.instrument.snapshot import preserved, set_training
 from varshift_cli.records import Batch
+from varshift_cli.records.fields import closed
 
 UserForward = Callable[[nn.Module, Any], Any]
 """A user's own way of calling the model: ``(model, batch) -> outputs``."""
@@ -26,7 +27,7 @@ Forward = Callable[[nn.Module, Batch], Any]
 
 def on_whole_batches(forward: UserForward) -> Forward:
     """The user's way, on batches that hold the loader's own as their only argument."""
-    return lambda model, batch: forward(model, batch.args[0])
+    return lambda model, batch: forward(model, closed(batch.args[0]))
 
 
 @contextmanager

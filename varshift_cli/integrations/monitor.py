@@ -82,7 +82,7 @@ class ShiftMonitor:
         self._model = model
         self._batches: tuple[Batch, ...] = draw_batches(
             model, batches, samples=samples, as_given=forward is not None
-        )
+        )[0]
         self._every = every
         self._log = log
         self._seed = seed

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from varshift_cli.errors import CheckpointError, DataError
-from varshift_cli.loading.batches import as_tensor
 from varshift_cli.loading.containers import open_checkpoint
 from varshift_cli.loading.containers.source import SourceFile
 from varshift_cli.loading.containers.zip_directory import ZipDirectory
+from varshift_cli.loading.converting import as_tensor
 from varshift_cli.loading.importing import nearest_hint
 from varshift_cli.nearby import file_hint
 

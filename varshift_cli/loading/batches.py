@@ -6,17 +6,18 @@ of ``forward`` by name. numpy arrays become tensors; nothing is copied, cast or 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from varshift_cli.errors import DataError
-from varshift_cli.loading.forward import ANY_FORM, ForwardSignature, forward_signature, is_label
+from varshift_cli.loading.converting import as_label, as_tensor, is_array
+from varshift_cli.loading.forward import ForwardSignature, forward_signature, is_label
+from varshift_cli.loading.whole import inputs_of, whole_batch
 from varshift_cli.records import Batch
 
 MIN_SAMPLES = 2
@@ -30,7 +31,7 @@ def adapt_batches(
     what: str,
     as_given: bool = False,
     samples: int | None = None,
-) -> tuple[Batch, ...]:
+) -> tuple[tuple[Batch, ...], tuple[str, ...]]:
     """Every batch that ``raw`` yields, checked: tensors, tuples, dicts or ready batches.
 
     Args:
@@ -41,6 +42,9 @@ def adapt_batches(
             ``args[0]``.
         samples: No more than this many are drawn; all by default.
 
+    Returns:
+        The batches, and what should be said about them.
+
     Raises:
         DataError: For a batch that cannot be understood, or that holds NaN or infinity.
     """
@@ -50,7 +54,7 @@ def adapt_batches(
     stream = adapter.stream(raw)
     batches = tuple(stream if samples is None else limited(stream, samples))
     check_enough(sum(batch.size for batch in batches), what)
-    return batches
+    return batches, tuple(adapter.notes)
 
 
 def limited(batches: Iterable[Batch], samples: int) -> Iterator[Batch]:
@@ -111,15 +115,15 @@ class BatchAdapter:
 
     @classmethod
     def of(cls, model: object, what: str, *, as_given: bool) -> BatchAdapter:
-        """For a model, or for a user's own function that calls it."""
-        return cls(ANY_FORM if as_given else forward_signature(model), what, as_given)
+        """For a model, which a function of the user's may call."""
+        return cls(forward_signature(model), what, as_given)
 
     def stream(self, raw: Iterable[Any]) -> Iterator[Batch]:
         """Batches as they come, each checked for NaN and infinity."""
         first_sample = 0
         for index, item in enumerate(raw):
             batch = self.adapt(item, f"batch {index} of {self.what}")
-            seen = batch if not self.as_given else replace(batch, args=_inputs(batch.args[0]))
+            seen = batch if not self.as_given else replace(batch, args=tuple(inputs_of(batch)))
             check_finite_inputs(seen, f"batch {index} of {self.what}", first_sample)
             first_sample += batch.size
             yield batch
@@ -133,7 +137,7 @@ class BatchAdapter:
         if isinstance(item, Batch):
             return item
         if self.as_given:
-            return _whole(item, where)
+            return whole_batch(item, where, len(self.signature.required), self._note)
         args, kwargs, labels = self._spread(item, where)
         return _sized(args, kwargs, labels, where)
 
@@ -158,10 +162,10 @@ class BatchAdapter:
             # One input could never run: forward requires several.
             self._note(f"{self.signature} takes {needed} inputs: the first {needed} of each batch")
             labels = items[needed] if len(items) > needed else None
-            return tuple(as_tensor(item) for item in items[:needed]), {}, _label(labels)
+            return tuple(as_tensor(item) for item in items[:needed]), {}, as_label(labels)
         if len(rest) > 1:
             self._note("batches hold more than input and label: the rest is ignored")
-        labels = _label(rest[0]) if rest else None
+        labels = as_label(rest[0]) if rest else None
         if is_array(first):
             return (as_tensor(first),), {}, labels
         if isinstance(first, Mapping):
@@ -184,7 +188,7 @@ class BatchAdapter:
             if name in signature.names or (signature.any_keyword and not is_label(str(name)))
         }
         spare = {str(name): item for name, item in items.items() if str(name) not in taken}
-        labels = next((_label(item) for name, item in spare.items() if is_label(name)), None)
+        labels = next((as_label(item) for name, item in spare.items() if is_label(name)), None)
         inputs = {name: i for name, i in spare.items() if not is_label(name) and is_array(i)}
         if taken:
             if inputs:
@@ -211,74 +215,6 @@ def _the_input(inputs: Mapping[str, Any]) -> str | None:
         if name in inputs:
             return name
     return next(iter(inputs)) if len(inputs) == 1 else None
-
-
-def is_array(item: Any) -> bool:
-    """Whether this is a tensor or a numpy array of numbers."""
-    return isinstance(item, torch.Tensor) or (
-        isinstance(item, np.ndarray) and item.dtype.kind in "biufc"
-    )
-
-
-def as_tensor(item: Any) -> Any:
-    """A numpy array as a tensor over the same memory; anything else as it is."""
-    if isinstance(item, np.ndarray) and item.dtype.kind in "biufc":
-        # A read-only or negatively strided array cannot be shared.
-        return torch.from_numpy(np.ascontiguousarray(item).copy() if _needs_copy(item) else item)
-    return item
-
-
-def _needs_copy(item: np.ndarray[Any, Any]) -> bool:
-    return not item.flags.writeable or any(step < 0 for step in item.strides)
-
-
-def _label(item: Any) -> Any:
-    """Labels as a tensor, or ``None`` where they are something else (detection targets)."""
-    if is_array(item):
-        return as_tensor(item)
-    if isinstance(item, list | tuple) and item and all(isinstance(n, int | float) for n in item):
-        return torch.tensor(item)
-    return None
-
-
-def _whole(item: Any, where: str) -> Batch:
-    """A batch that goes on as it is; its labels are looked for as well.
-
-    numpy arrays become tensors, and mappings of other kinds dicts, so that both can be cut.
-    """
-    item = tree_map(as_tensor, dict(item) if isinstance(item, Mapping) else item)
-    labels = _label(_parted(item)[1])
-    lengths = Counter(
-        len(leaf) for leaf in tree_leaves(item) if isinstance(leaf, torch.Tensor) and leaf.dim()
-    )
-    if not lengths:
-        raise DataError(
-            f"{where} is a {type(item).__name__} in which no tensor was found",
-            hint="With a forward of your own a batch may be a tensor or array, or a tuple, list or "
-            "dict of them, in any nesting; the first dimension counts samples.",
-        )
-    size = lengths.most_common(1)[0][0]
-    if size == 0:
-        raise DataError(f"{where} is empty")
-    if isinstance(labels, torch.Tensor) and (labels.dim() == 0 or len(labels) != size):
-        labels = None
-    return Batch((item,), {}, labels, size)
-
-
-def _inputs(item: Any) -> tuple[torch.Tensor, ...]:
-    """The tensors of a whole batch that are no labels, as far as can be told."""
-    return tuple(leaf for leaf in tree_leaves(_parted(item)[0]) if isinstance(leaf, torch.Tensor))
-
-
-def _parted(item: Any) -> tuple[Any, Any]:
-    """What is input in a whole batch, and what labels: by name, else what stands last."""
-    if isinstance(item, dict):
-        labels = [each for name, each in item.items() if is_label(str(name))]
-        inputs = [each for name, each in item.items() if not is_label(str(name))]
-        return inputs, labels[0] if labels else None
-    if isinstance(item, tuple | list) and len(item) > 1:
-        return item[:-1], item[-1]
-    return item, None
 
 
 def _sized(args: tuple[Any, ...], kwargs: Mapping[str, Any], labels: Any, where: str) -> Batch:
@@ -312,7 +248,8 @@ def check_finite_inputs(batch: Batch, where: str, first_sample: int = 0) -> None
     for tensor in (*batch.args, *batch.kwargs.values()):
         row = first_not_finite(tensor)
         if row is not None:
-            sample = f"sample {first_sample + row}" if tensor.shape[0] == batch.size else "a value"
+            is_sample = tensor.dim() > 0 and tensor.shape[0] == batch.size
+            sample = f"sample {first_sample + row}" if is_sample else "a value"
             raise DataError(
                 f"{where}: {sample} holds NaN or infinity",
                 hint="Statistics would be NaN everywhere; drop or repair that sample.",

@@ -20,13 +20,12 @@ from varshift_cli.loading.arguments import check_arguments, parse_arguments, sho
 from varshift_cli.loading.arrays import Arrays, is_array_file, pick_arrays, read_arrays
 from varshift_cli.loading.batches import (
     BatchAdapter,
-    as_tensor,
     check_enough,
     common_size,
     first_not_finite,
-    is_array,
     limited,
 )
+from varshift_cli.loading.converting import as_tensor, is_array
 from varshift_cli.loading.importing import Target, import_target, told, users_code
 from varshift_cli.records import Batch
 

@@ -22,7 +22,7 @@ def draw_batches(
     *,
     samples: int | None = None,
     as_given: bool = False,
-) -> tuple[Batch, ...]:
+) -> tuple[tuple[Batch, ...], tuple[str, ...]]:
     """The batches, drawn once and kept; :func:`scan` takes them as they are.
 
     A loader that shuffles draws from the global random state; that is given back, so that a
@@ -35,6 +35,9 @@ def draw_batches(
         samples: No more than this many; all by default.
         as_given: Whether a function of the caller's gets each batch whole, in a form of its own.
 
+    Returns:
+        The batches, and what should be said about them.
+
     Raises:
         UsageError: ``model`` is no module, or ``batches`` nothing that yields batches.
         DataError: Fewer than two samples, non-finite input, or batches of no known form.
@@ -42,9 +45,11 @@ def draw_batches(
     check_model(model)
     check_iterable(batches)
     with preserved_random_state():
-        drawn = adapt_batches(batches, model, what="batches", samples=samples, as_given=as_given)
+        drawn, notes = adapt_batches(
+            batches, model, what="batches", samples=samples, as_given=as_given
+        )
     check_batches(drawn)
-    return drawn
+    return drawn, notes
 
 
 def check_model(model: object) -> None:

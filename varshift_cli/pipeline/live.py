@@ -84,7 +84,7 @@ def scan(
         NothingToMeasureError: No BatchNorm layer with running statistics was reached.
         ForwardError: The model's forward raised.
     """
-    drawn, call = _draw(model, batches, forward, noise)
+    drawn, call, notes = _draw(model, batches, forward, noise)
     catalogue = find_batch_norms(model, noise)
     progress = progress or SilentProgress()
     measured = measure(
@@ -107,6 +107,7 @@ def scan(
         device=device_of(model),
         dtype=dtype_of(model),
         channels=channels,
+        notes=notes,
         model=model,
         forward=call,
     )
@@ -152,10 +153,10 @@ def recalibrate(
         FixDeclinedError: Non-finite statistics, dropout that ignores eval(), or harm; the buffers
             are as they were.
     """
-    drawn, call = _draw(model, batches, forward, noise)
+    progress = progress or SilentProgress()
+    drawn, call = _draw_to_repair(model, batches, forward, noise, progress)
     catalogue = find_batch_norms(model, noise)
     frozen = frozenset() if include_frozen else frozen_layers(model, catalogue)
-    progress = progress or SilentProgress()
     with buffers_restored_on_error(catalogue):
         repair = repair_in_memory(
             model, catalogue, drawn, frozen=frozen, forward=call, progress=progress
@@ -208,9 +209,9 @@ def correct(
             correction does harm), they are not finite, dropout ignores eval(), or the targets
             show harm; the buffers are as they were.
     """
-    drawn, call = _draw(model, batches, forward, noise)
-    catalogue = find_batch_norms(model, noise)
     progress = progress or SilentProgress()
+    drawn, call = _draw_to_repair(model, batches, forward, noise, progress)
+    catalogue = find_batch_norms(model, noise)
     measured = measure(model, catalogue, drawn, seed=seed, progress=progress, forward=call)
     before = verification_of(measured)
     refuse_noise(before.always_on)
@@ -243,10 +244,24 @@ def _refuse_harm(repair: Repair, batches: Sequence[Batch]) -> None:
         )
 
 
+def _draw_to_repair(
+    model: nn.Module,
+    batches: Iterable[Any],
+    forward: UserForward | None,
+    noise: Sequence[type],
+    progress: Progress,
+) -> tuple[tuple[Batch, ...], Forward | None]:
+    """The same; as the record of a repair has no notes, they are remarked on."""
+    drawn, call, notes = _draw(model, batches, forward, noise)
+    for note in notes:
+        progress.remark(note)
+    return drawn, call
+
+
 def _draw(
     model: nn.Module, batches: Iterable[Any], forward: UserForward | None, noise: Sequence[type]
-) -> tuple[tuple[Batch, ...], Forward | None]:
-    """What is to be measured, once the arguments are found to be what they should be."""
+) -> tuple[tuple[Batch, ...], Forward | None, tuple[str, ...]]:
+    """What is to be measured, once the arguments are found to be what they should be, and notes."""
     check_model(model)
     if forward is not None and not callable(forward):
         raise UsageError(
@@ -258,5 +273,5 @@ def _draw(
             "noise is not a sequence of module types", hint="For example noise=[DropPath]."
         )
     refuse_unknown_noise(model, noise)
-    drawn = draw_batches(model, batches, as_given=forward is not None)
-    return drawn, None if forward is None else on_whole_batches(forward)
+    drawn, notes = draw_batches(model, batches, as_given=forward is not None)
+    return drawn, None if forward is None else on_whole_batches(forward), notes
