@@ -34,11 +34,13 @@ def test_every_setting(written):
         key = "state.ema"
         data = "calib.npz"
         data_arg = ["split=train"]
+        train-data = "data.py:train"
         input = "x"
         label = "y"
         forward = "f.py:f"
         noise = ["m.py:N", "pkg.mod:M"]
         batch_size = 32
+        train-batch-size = 8
         samples = 500
         seed = 7
         device = "cpu"
@@ -77,11 +79,13 @@ def test_every_setting(written):
         key="state.ema",
         data="calib.npz",
         data_arg=("split=train",),
+        train_data="data.py:train",
         input="x",
         label="y",
         forward="f.py:f",
         noise=("m.py:N", "pkg.mod:M"),
         batch_size=32,
+        train_batch_size=8,
         samples=500,
         seed=7,
         device="cpu",
