@@ -1,13 +1,16 @@
 """``--train-data`` beside ``--data``: other data, or wrong buffers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from tests.nets import warmed_up
-from varshift_cli.pipeline import scan_checkpoint
-from varshift_cli.records import ScanRequest
+from varshift_cli import DataError, UsageError
+from varshift_cli.pipeline import fix_checkpoint, scan_checkpoint
+from varshift_cli.records import FixRequest, ScanRequest, SilentProgress
 
 BUILD = """
 from torch import nn
@@ -91,3 +94,64 @@ def test_few_samples_of_other_data(folder, size):
     np.savez("rest.npz", x=whole[-size:])
 
     assert found("half.npz", train_data="rest.npz").code == "VS501"
+
+
+DATA = """
+import numpy as np
+
+def train(*, offset=0.0, half=False):
+    x = np.load("train.npz")["x"]
+    return x[:200] + offset if half else x + offset
+
+def other(*, scale, offset=0.0):
+    return scale * np.load("train.npz")["x"] + offset
+
+def needy(*, path):
+    return np.load(path)["x"]
+"""
+
+
+def test_arguments_are_for_both(folder):
+    """--data-arg reaches each function that has a parameter of the name."""
+    (folder / "d.py").write_text(DATA)
+    heard = []
+
+    class Listening(SilentProgress):
+        def remark(self, text):
+            heard.append(text)
+
+    request = ScanRequest("model.pt", arch="net.py:build", data="d.py:other", samples=400)
+    request = replace(request, data_args=("scale=4", "half=true"), train_data="d.py:train")
+    report = scan_checkpoint(request, Listening())
+    assert report.findings[0].code == "VS501"
+    assert report.calibration.data.startswith("d.py:other(scale=4)")
+    assert "d.py:other takes no --data-arg half: left out" in report.notes
+    assert heard == ["--train-data: d.py:train takes no --data-arg scale: left out"]
+    # With an offset that only training data without it fit, the buffers fit neither.
+    moved = replace(request, data_args=("scale=4", "offset=30"))
+    assert scan_checkpoint(moved).findings[0].code != "VS501"
+
+
+def test_arguments_may_be_for_the_train_data_alone(folder):
+    """An array file takes none, nor does a function that has no such parameter; one has to."""
+    (folder / "d.py").write_text(DATA)
+    needed = {"train_data": "d.py:needy", "data_args": ("path=train.npz",)}
+    assert found("other.npz", **needed).code == "VS501"
+    with pytest.raises(UsageError, match=r"d\.py:needy needs a value for path"):
+        found("other.npz", train_data="d.py:needy")
+    with pytest.raises(UsageError, match=r"--data-arg has no use for the array file other\.npz"):
+        found("other.npz", train_data="train.npz", data_args=("path=train.npz",))
+
+
+def test_a_missing_file_is_told_by_its_option(folder):
+    """An error in --train-data names that option."""
+    with pytest.raises(DataError, match=r"--train-data gone\.py:f: there is no file"):
+        found("other.npz", train_data="gone.py:f")
+
+
+def test_arguments_do_not_stand_in_the_way_of_a_holdout(folder):
+    """--data-arg is no mistake because --holdout is a file; without labels that is refused."""
+    (folder / "d.py").write_text(DATA)
+    scan = ScanRequest("model.pt", arch="net.py:build", data="d.py:train", data_args=("half=true",))
+    with pytest.raises(UsageError, match=r"--holdout train\.npz: no repair can be scored on it"):
+        fix_checkpoint(FixRequest(scan, holdout="train.npz"))

@@ -7,7 +7,7 @@ import inspect
 import json
 import tomllib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,15 @@ def by_keyword(parameters: Mapping[str, inspect.Parameter]) -> list[str]:
     return [name for name, p in parameters.items() if p.kind in kinds]
 
 
+def foreign_to(function: Callable[..., Any], given: Iterable[str]) -> list[str]:
+    """Names that a callable has no parameter for."""
+    parameters = parameters_of(function)
+    if parameters is None or accepts_any(parameters):
+        return []
+    known = by_keyword(parameters)
+    return [name for name in given if name not in known]
+
+
 def check_arguments(
     function: Callable[..., Any], given: Mapping[str, Any], label: str, option: str
 ) -> None:
@@ -134,12 +143,11 @@ def check_arguments(
     parameters = parameters_of(function)
     if parameters is None:
         return
-    known = by_keyword(parameters)
-    for name in given:
-        if name not in known and not accepts_any(parameters):
-            raise UsageError(
-                f"{label} has no parameter {name!r} ({option})", hint=nearest_hint(name, known)
-            )
+    for name in foreign_to(function, given):
+        raise UsageError(
+            f"{label} has no parameter {name!r} ({option})",
+            hint=nearest_hint(name, by_keyword(parameters)),
+        )
     missing = [
         name
         for name, p in parameters.items()

@@ -16,7 +16,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from varshift_cli.errors import DataError, UsageError, VarshiftError
-from varshift_cli.loading.arguments import check_arguments, parse_arguments, show_call
+from varshift_cli.loading.arguments import (
+    check_arguments,
+    foreign_to,
+    parse_arguments,
+    show_call,
+)
 from varshift_cli.loading.arrays import Arrays, is_array_file, pick_arrays, read_arrays
 from varshift_cli.loading.batches import (
     BatchAdapter,
@@ -29,7 +34,6 @@ from varshift_cli.loading.converting import as_tensor, is_array
 from varshift_cli.loading.importing import Target, import_target, told, users_code
 from varshift_cli.records import Batch
 
-_OPTION = "--data"
 _XY = ("x", "y")
 
 
@@ -103,6 +107,8 @@ def load_data(
     search_dirs: Sequence[Path],
     as_given: bool = False,
     fixed_batch: int | None = None,
+    option: str = "--data",
+    shared: bool = False,
 ) -> LoadedData:
     """Draw the calibration batches.
 
@@ -120,6 +126,9 @@ def load_data(
             batch as the loader gives it, or the input array's rows.
         fixed_batch: The only batch size that the model takes; arrays and datasets are cut to it,
             and what does not fill a batch is left out.
+        option: What names these data.
+        shared: Whether the same arguments and names are for other data too, so that what means
+            nothing here may be for those.
 
     Raises:
         DataError: If the data are missing, empty, damaged or not finite.
@@ -134,20 +143,21 @@ def load_data(
             f"the model was recorded for batches of {draw.batch_size}, and takes no others"
         )
     if is_array_file(spec):
-        if data_args:
+        if data_args and not shared:
             raise UsageError(f"--data-arg has no use for the array file {spec}")
         arrays = read_arrays(_find(spec, search_dirs), input, label)
         return _from_arrays(arrays, draw, model, adapter)
-    if input is not None or label is not None:
+    if (input is not None or label is not None) and not shared:
         raise UsageError("--input and --label name arrays in a file; --data is code here")
     if Path(spec).exists():
         raise DataError(
             f"{spec} is of no kind that is read as data",
             hint="Read are .npz, .npy, .safetensors and .pt files; for all else name a function "
-            "that returns a Dataset, a DataLoader or batches: --data file.py:name",
+            f"that returns a Dataset, a DataLoader or batches: {option} file.py:name",
         )
-    target = Target.parse(spec, _OPTION)
-    made, call = _call(target, data_args, search_dirs, seed)
+    target = Target.parse(spec, option)
+    given = parse_arguments(data_args, "--data-arg", search_dirs)
+    made, call = _call(target, given, search_dirs, seed, adapter.notes if shared else None)
     adapter.what = call
     return _from_object(made, draw, model, adapter, search_dirs)
 
@@ -160,15 +170,26 @@ def _find(spec: str, search_dirs: Sequence[Path]) -> Path:
 
 
 def _call(
-    target: Target, data_args: Sequence[str], search_dirs: Sequence[Path], seed: int
+    target: Target,
+    given: dict[str, Any],
+    search_dirs: Sequence[Path],
+    seed: int,
+    notes: list[str] | None,
 ) -> tuple[Any, str]:
-    """What the callable returns; anything that is not callable is taken as the data itself."""
-    given = parse_arguments(data_args, "--data-arg", search_dirs)
+    """What the callable returns; anything that is not callable is taken as the data itself.
+
+    Where there are notes, arguments that it does not take are left out, and noted.
+    """
     made = import_target(target, search_dirs, DataError)
     if not _is_factory(made):
-        if given:
+        if given and notes is None:
             raise UsageError(f"{target.label} is data already, --data-arg has no use")
         return made, target.label
+    if notes is not None:
+        foreign = foreign_to(made, given)
+        if foreign:
+            notes.append(f"{target.label} takes no --data-arg {', '.join(foreign)}: left out")
+        given = {name: value for name, value in given.items() if name not in foreign}
     check_arguments(made, given, target.label, "--data-arg")
     call = show_call(target.label, given)
     with users_code(call, DataError, search_dirs, seed=seed):

@@ -12,7 +12,7 @@ from varshift_cli.pipeline.choice import NEVER_UPDATED, Choice, harm, told_harm
 from varshift_cli.pipeline.crossfit import statistics_by
 from varshift_cli.pipeline.deciding import Evidence, HeldOut, adapted, decide, unseen_outputs
 from varshift_cli.pipeline.effects import judge_of
-from varshift_cli.pipeline.inputs import Inputs, load_calibration, open_inputs
+from varshift_cli.pipeline.inputs import Inputs, load_other_data, open_inputs
 from varshift_cli.pipeline.measured import populations_of, verification_of
 from varshift_cli.pipeline.places import output_path
 from varshift_cli.pipeline.repair import TOLERANCE, Repair, carry_out, refuse_noise
@@ -73,7 +73,7 @@ def fix_checkpoint(request: FixRequest, progress: Progress | None = None) -> Fix
         return revert_checkpoint(request)
     progress = progress or SilentProgress()
     output = None if request.dry_run else output_path(request)
-    inputs = open_inputs(request.scan)
+    inputs = open_inputs(request.scan, request.holdout)
     look = look_at(inputs, request.scan, progress)
     measured, before = look.measured, look.report(progress, diagnose=False)
     _refuse_missing(before, inputs)
@@ -128,8 +128,7 @@ def _evidence(
 def _held_out(request: FixRequest, inputs: Inputs, work: Workload) -> HeldOut | None:
     if request.holdout is None:
         return None
-    search = [Path.cwd(), inputs.checkpoint.path.parent]
-    data = load_calibration(request.scan, request.holdout, inputs.built, search)
+    data = load_other_data(request.scan, request.holdout, inputs, "--holdout", work.progress)
     outputs = verify(
         work.model, work.catalogue, data.batches, progress=work.progress, forward=work.forward
     ).outputs

@@ -35,7 +35,7 @@ def scan_until(
     samples = min(request.samples, most)
     while True:
         asked = replace(request, samples=samples)
-        look = look_at(open_inputs(asked), asked, progress)
+        look = look_at(open_inputs(asked, asked.train_data), asked, progress)
         report = look.report(progress, diagnose=False)
         # Fewer than asked for: the data hold no more.
         if settled(report) or report.calibration.samples < samples or samples >= most:

@@ -29,8 +29,9 @@ from varshift_cli.loading import (
     open_checkpoint,
     open_model,
 )
+from varshift_cli.loading.arrays import is_array_file
 from varshift_cli.measurement.memory import memory_budget
-from varshift_cli.records import CheckpointRecord, ScanRequest
+from varshift_cli.records import CheckpointRecord, Progress, ScanRequest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,8 +84,12 @@ class Inputs:
         )
 
 
-def open_inputs(request: ScanRequest) -> Inputs:
+def open_inputs(request: ScanRequest, other_data: str | None = None) -> Inputs:
     """Open all that the request names, cheapest first, so that mistakes show at once.
+
+    Args:
+        request: Of a scan.
+        other_data: Further data that ``--data-arg`` may be for: ``--train-data``, ``--holdout``.
 
     Raises:
         VarshiftError: Whatever is wrong with the user's files or options.
@@ -102,7 +107,8 @@ def open_inputs(request: ScanRequest) -> Inputs:
     if request.forward is not None:
         forward = on_whole_batches(load_forward(request.forward, search))
     metric = None if request.metric is None else load_metric(request.metric, search)
-    data = load_calibration(request, request.data, built, search)
+    shared = other_data is not None and not is_array_file(other_data)
+    data = _load(request, request.data, built, search, option="--data", shared=shared)
     noise = load_noise(request.noise, search)
     refuse_unknown_noise(built.model, noise)
     built.model.to(device)
@@ -144,10 +150,28 @@ def _build(
     return open_model(checkpoint, request.key)
 
 
-def load_calibration(
-    request: ScanRequest, spec: str, built: BuiltModel, search: list[Path]
+def load_other_data(
+    request: ScanRequest, spec: str, inputs: Inputs, option: str, progress: Progress
 ) -> LoadedData:
-    """Load data by a request's options."""
+    """Load further data by the options of ``--data``; what is peculiar to them is remarked on."""
+    search = [Path.cwd(), inputs.checkpoint.path.parent]
+    data = _load(request, spec, inputs.built, search, option=option, shared=True)
+    for note in data.notes:
+        if note not in inputs.data.notes:
+            progress.remark(f"{option}: {note}")
+    return data
+
+
+def _load(
+    request: ScanRequest,
+    spec: str,
+    built: BuiltModel,
+    search: list[Path],
+    *,
+    option: str,
+    shared: bool,
+) -> LoadedData:
+    """Load data; shared options may be for other data, and need mean nothing for these."""
     return load_data(
         spec,
         data_args=request.data_args,
@@ -160,6 +184,8 @@ def load_calibration(
         search_dirs=search,
         as_given=request.forward is not None,
         fixed_batch=built.fixed_batch,
+        option=option,
+        shared=shared,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,7 +16,7 @@ from varshift_cli.measurement.memory import memory_budget
 from varshift_cli.pipeline.advice import without_harm
 from varshift_cli.pipeline.assembly import Subject, assemble
 from varshift_cli.pipeline.effects import judge_of, with_metric
-from varshift_cli.pipeline.inputs import Inputs, load_calibration, open_inputs
+from varshift_cli.pipeline.inputs import Inputs, load_other_data, open_inputs
 from varshift_cli.pipeline.studies import Study
 from varshift_cli.records import Progress, Report, ScanRequest, SilentProgress
 
@@ -33,7 +32,8 @@ def scan_checkpoint(request: ScanRequest, progress: Progress | None = None) -> R
         VarshiftError: Something is wrong with the user's files, options or model.
     """
     progress = progress or SilentProgress()
-    return look_at(open_inputs(request), request, progress).report(progress, diagnose=True)
+    inputs = open_inputs(request, request.train_data)
+    return look_at(inputs, request, progress).report(progress, diagnose=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,8 +97,7 @@ def _measure_train_data(
     inputs: Inputs, train_data: str, request: ScanRequest, progress: Progress
 ) -> TrainingData:
     """The same passes over ``--train-data``."""
-    search = [Path.cwd(), inputs.checkpoint.path.parent]
-    data = load_calibration(replace(request, data_args=()), train_data, inputs.built, search)
+    data = load_other_data(request, train_data, inputs, "--train-data", progress)
     check_batches(data.batches)
     measured = measure(
         inputs.model,
