@@ -188,6 +188,20 @@ def test_settings_file(run, pipeline):
     assert ended.err == "running code: m.py:f (./varshift.toml)\n"
 
 
+def test_train_data_from_the_settings_are_for_scans(run, pipeline):
+    """A scan takes them from the file, as any option; a fix does not run them, nor says so."""
+    settings = 'data = "d.npz"\ntrain-data = "t.py:f"\ntrain-batch-size = 16\n'
+    Path("varshift.toml").write_text(settings, encoding="utf-8")
+
+    scanned, fixed = run("scan", "model.pt"), run("fix", "model.pt")
+
+    scan = ScanRequest("model.pt", data="d.npz", train_data="t.py:f", train_batch_size=16)
+    assert pipeline.requests[0] == scan
+    assert pipeline.requests[1].scan == replace(scan, train_data=None)
+    assert scanned.err == "running code: t.py:f (./varshift.toml)\n"
+    assert "t.py" not in fixed.err
+
+
 @pytest.mark.parametrize(
     ("data", "told"),
     [

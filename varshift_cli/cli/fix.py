@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from varshift_cli.cli import options
 from varshift_cli.errors import UsageError
 
@@ -72,7 +74,7 @@ def fix(
         allow_pickle=allow_pickle,
     )
     method = _method(auto=auto, recalibrate=recalibrate, correct=correct, revert=revert)
-    settled = settle(model, said, config)
+    settled = settle(model, said, replace(config, train_data=None))  # it is for scans
     request = FixRequest(
         scan=settled.request,
         method=method,

@@ -60,7 +60,7 @@ def inspect(
         device=device,
         allow_pickle=allow_pickle,
     )
-    settled = settle(model, said, config)
+    settled = settle(model, said, replace(config, train_data=None))  # it is for scans
     screen = screen_of(format, config)
     quiet = bool(quiet or config.quiet)
     announce(settled, config, quiet=quiet)
