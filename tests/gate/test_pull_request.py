@@ -50,7 +50,7 @@ def trained(data, *, before, seed=0):
 @pytest.fixture(scope="module")
 def base(data):
     """main: dropout behind all BatchNorm; its report is the baseline."""
-    return scan(trained(data, before=False), data.split(500))
+    return scan(trained(data, before=False), data.split(500), samples=None)
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +61,14 @@ def moved(data):
 
 def test_fails_naming_the_layer_and_passes_once_repaired(base, moved, data):
     """A dropout moved before BatchNorm fails and is named; recalibrated, the same net passes."""
-    failed = judge_report(scan(moved, data.split(500)), max_shift=1.25, baseline=base).verdict
+    failed = judge_report(
+        scan(moved, data.split(500), samples=None), max_shift=1.25, baseline=base
+    ).verdict
     repaired = trained(data, before=True)
     recalibrate(repaired, data.split(500))
-    passed = judge_report(scan(repaired, data.split(500)), max_shift=1.25, baseline=base).verdict
+    passed = judge_report(
+        scan(repaired, data.split(500), samples=None), max_shift=1.25, baseline=base
+    ).verdict
 
     assert judge_report(base, max_shift=1.25).verdict.status is Status.PASS
     assert (failed.status, failed.worst_layer) == (Status.FAIL, "bn")
@@ -96,7 +100,11 @@ def test_noise_never_flips_the_verdict(base, moved, data, where, max_shift):
 
 def test_at_the_very_threshold_noise_is_undecided(moved, data):
     """With the threshold at the true shift hardly a draw decides, and auto settles none of them."""
-    truth = next(each.shift for each in scan(moved, data.split(500)).layers if each.name == "bn")
+    truth = next(
+        each.shift
+        for each in scan(moved, data.split(500), samples=None).layers
+        if each.name == "bn"
+    )
 
     judged = [judge_report(each, max_shift=truth) for each in reports_of_noise(moved, data)]
 

@@ -161,7 +161,7 @@ def test_the_papers_case_b_on_data_that_meet_its_assumptions(
     x = mixture(n, d, c, v, rho)
     weights = nn.Linear(d, 1, bias=False)
     weights.weight.data = torch.randn(1, d) + 0.25
-    found = only(scan(warmed_up(Plain(nn.Dropout(p), weights, 1), x), [x]))
+    found = only(scan(warmed_up(Plain(nn.Dropout(p), weights, 1), x), [x], samples=None))
     w = weights.weight.detach().double().flatten()
     cos2 = float(w.sum() ** 2 / (d * (w @ w)))
     assert found.d == d
@@ -184,7 +184,7 @@ def test_the_papers_case_a_on_data_that_meet_its_assumptions(p: float, c: float)
     """Eq. 7-8: v / ((c^2 + v)/keep - c^2), p itself at c = 0."""
     torch.manual_seed(4)
     x = mixture(2048, 30, c, 0.341, 0.0)
-    found = only(scan(warmed_up(Plain(nn.Dropout(p), nn.Identity(), 30), x), [x]))
+    found = only(scan(warmed_up(Plain(nn.Dropout(p), nn.Identity(), 30), x), [x], samples=None))
     eq8 = 0.341 / ((c * c + 0.341) / (1 - p) - c * c)
     assert found.c == pytest.approx(c, abs=0.03)
     assert found.v == pytest.approx(0.341, rel=0.03)

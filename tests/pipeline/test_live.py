@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,9 @@ from varshift_cli import (
     DataError,
     FixDeclinedError,
     NothingToMeasureError,
+    ShiftMonitor,
     UsageError,
+    assert_variance_shift,
     correct,
     recalibrate,
     scan,
@@ -242,3 +246,38 @@ def test_options_of_a_wrong_type(option, value) -> None:
     """A forward that cannot be called, or noise that names no types, is refused by its name."""
     with pytest.raises(UsageError, match=f"^{option} is "):
         scan(Mlp(), torch.zeros(4, 12), **{option: value})
+
+
+def test_no_more_samples_than_asked_for() -> None:
+    """1,024 of a longer stream by default, as on the command line, and that is said; None: all."""
+    model = warmed_up(Mlp(), torch.randn(400, 12))
+    drawn: list[int] = []
+
+    def stream(batches: int) -> Iterator[Tensor]:
+        for _ in range(batches):
+            drawn.append(100)
+            yield torch.randn(100, 12)
+
+    report = scan(model, stream(50), attribute=False)
+    assert report.calibration.samples == 1024
+    assert sum(drawn) == 1100
+    assert report.notes == ("the first 1,024 samples were taken; there are more (samples=)",)
+    cut = scan(model, torch.randn(300, 12).split(100), samples=200, attribute=False)
+    assert cut.notes == ("the first 200 samples were taken; there are more (samples=)",)
+    assert scan(model, stream(20), samples=None, attribute=False).calibration.samples == 2000
+    few = scan(model, stream(20), samples=130, attribute=False)
+    assert few.calibration.samples == 130
+    assert scan(model, stream(3), attribute=False).notes == ()
+    assert scan(model, torch.randn(200, 12).split(100), samples=200, attribute=False).notes == ()
+    assert assert_variance_shift(model, stream(20), None, samples=None).calibration.samples == 2000
+    with pytest.raises(UsageError, match="samples must be at least 1, but is 0"):
+        scan(model, stream(1), samples=0)
+
+
+def test_a_monitor_scans_all_that_it_keeps() -> None:
+    """Its own limit holds alone."""
+    model = warmed_up(Mlp(), torch.randn(400, 12))
+    monitor = ShiftMonitor(model, torch.randn(1500, 12).split(100), every=1, samples=1300)
+    monitor.step()
+    assert monitor.report is not None
+    assert monitor.report.calibration.samples == 1300

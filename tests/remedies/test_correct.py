@@ -40,7 +40,7 @@ def test_where_the_buffers_describe_the_data_it_equals_recalibration() -> None:
     torch.manual_seed(1)
     x = torch.randn(4096, 12)
     corrected, recalibrated = (gathered_long(_seeded(Mlp(p=0.3)), x) for _ in range(2))
-    before = scan(corrected, x)
+    before = scan(corrected, x, samples=None)
     correct(corrected, x)
     recalibrate(recalibrated, x)
     for (name, found), expected in zip(
@@ -48,7 +48,7 @@ def test_where_the_buffers_describe_the_data_it_equals_recalibration() -> None:
     ):
         if name.endswith("running_var"):
             assert float((found / expected).log().abs().mean()) < 0.03
-    after = scan(corrected, x)
+    after = scan(corrected, x, samples=None)
     assert max(layer.shift for layer in before.layers) > 1.15
     assert max(layer.shift for layer in after.layers) < 1.05
 
@@ -67,7 +67,9 @@ def test_the_formula_by_hand() -> None:
     x = torch.randn(300, 3, 5, 5)
     model = warmed_up(ConvNet(), x, steps=100)
     running = {name: buffer.double() for name, buffer in model.named_buffers()}
-    noisy = {layer.name: layer.channels for layer in scan(model, x, channels=True).layers}
+    noisy = {
+        layer.name: layer.channels for layer in scan(model, x, samples=None, channels=True).layers
+    }
     recalibrated = copy.deepcopy(model)
     recalibrate(recalibrated, x)
     clean = captured_inputs(recalibrated.eval(), x, ["bn2", "bn3"])

@@ -30,6 +30,7 @@ def assert_variance_shift(
     baseline: Report | str | PathLike[str] | None = None,
     policy: Policy | None = None,
     allow_inconclusive: bool = False,
+    samples: int | None = 1024,
     seed: int = 0,
     forward: Callable[[nn.Module, Any], Any] | None = None,
 ) -> Report:
@@ -43,6 +44,7 @@ def assert_variance_shift(
         baseline: An earlier report, or the path of one as JSON: then only what got worse fails.
         policy: Thresholds by layer, suppressions, and thresholds on accuracy.
         allow_inconclusive: Let an undecided verdict pass.
+        samples: No more than this many, the first that come; ``None`` takes all.
         seed: Of dropout masks and of the bootstrap.
         forward: ``forward(model, batch) -> outputs`` for models that are called otherwise.
 
@@ -64,7 +66,7 @@ def assert_variance_shift(
 
     earlier, source = _baseline(baseline)
     report = judge_report(
-        scan(model, batches, seed=seed, forward=forward),
+        scan(model, batches, samples=samples, seed=seed, forward=forward),
         policy,
         max_shift=max_shift,
         baseline=earlier,

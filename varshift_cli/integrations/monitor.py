@@ -117,6 +117,7 @@ class ShiftMonitor:
             self.report = scan(
                 self._model,
                 self._batches,
+                samples=None,
                 seed=self._seed,
                 attribute=False,
                 forward=self._forward,

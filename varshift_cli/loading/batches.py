@@ -51,10 +51,28 @@ def adapt_batches(
     if isinstance(raw, torch.Tensor | np.ndarray | Batch):
         raw = [raw]
     adapter = BatchAdapter.of(model, what, as_given=as_given)
-    stream = adapter.stream(raw)
+    sizes: list[int] = []
+    stream = _counted(adapter.stream(raw), sizes)
     batches = tuple(stream if samples is None else limited(stream, samples))
-    check_enough(sum(batch.size for batch in batches), what)
+    taken = sum(batch.size for batch in batches)
+    check_enough(taken, what)
+    if taken == samples and (taken < sum(sizes) or len(batches) < _length(raw)):
+        adapter.notes.append(f"the first {taken:,} samples were taken; there are more (samples=)")
     return batches, tuple(adapter.notes)
+
+
+def _counted(batches: Iterable[Batch], sizes: list[int]) -> Iterator[Batch]:
+    for batch in batches:
+        sizes.append(batch.size)
+        yield batch
+
+
+def _length(raw: Iterable[Any]) -> int:
+    """How many batches there are; 0 where nobody can tell, as of a stream."""
+    try:
+        return len(raw)  # type: ignore[arg-type]
+    except TypeError:
+        return 0
 
 
 def limited(batches: Iterable[Batch], samples: int) -> Iterator[Batch]:

@@ -42,11 +42,15 @@ from varshift_cli.remedies import Workload, corrected
 from varshift_cli.remedies.selection import frozen_layers
 from varshift_cli.remedies.undoing import buffers_restored_on_error
 
+SAMPLES = 1024
+"""Enough to scan; the command line's default."""
+
 
 def scan(
     model: nn.Module,
     batches: Iterable[Any],
     *,
+    samples: int | None = SAMPLES,
     seed: int = 0,
     channels: bool = False,
     attribute: bool = True,
@@ -62,6 +66,8 @@ def scan(
         batches: An iterable of batches, such as a DataLoader: tensors (first dimension samples),
             (input, label) tuples, or dicts of keyword arguments. Each is drawn once and kept in
             memory until the scan is over.
+        samples: No more than this many, the first that come, the last batch cut to fit; ``None``
+            takes all.
         seed: Of dropout masks and of the bootstrap.
         channels: Also return per-channel arrays.
         attribute: Also say which dropout moves which layer, by passes with single dropouts on a
@@ -79,12 +85,13 @@ def scan(
         over groups of samples.
 
     Raises:
-        UsageError: ``model`` is no module, or ``batches`` nothing that yields batches.
+        UsageError: ``model`` is no module, ``batches`` nothing that yields batches, or ``samples``
+            less than 1.
         DataError: Fewer than two samples, or non-finite input.
         NothingToMeasureError: No BatchNorm layer with running statistics was reached.
         ForwardError: The model's forward raised.
     """
-    drawn, call, notes = _draw(model, batches, forward, noise)
+    drawn, call, notes = _draw(model, batches, forward, noise, samples)
     catalogue = find_batch_norms(model, noise)
     progress = progress or SilentProgress()
     measured = measure(
@@ -259,7 +266,11 @@ def _draw_to_repair(
 
 
 def _draw(
-    model: nn.Module, batches: Iterable[Any], forward: UserForward | None, noise: Sequence[type]
+    model: nn.Module,
+    batches: Iterable[Any],
+    forward: UserForward | None,
+    noise: Sequence[type],
+    samples: int | None = None,
 ) -> tuple[tuple[Batch, ...], Forward | None, tuple[str, ...]]:
     """What is to be measured, once the arguments are found to be what they should be, and notes."""
     check_model(model)
@@ -273,5 +284,9 @@ def _draw(
             "noise is not a sequence of module types", hint="For example noise=[DropPath]."
         )
     refuse_unknown_noise(model, noise)
-    drawn, notes = draw_batches(model, batches, as_given=forward is not None)
+    if samples is not None and samples < 1:
+        raise UsageError(
+            f"samples must be at least 1, but is {samples}", hint="None takes all samples."
+        )
+    drawn, notes = draw_batches(model, batches, samples=samples, as_given=forward is not None)
     return drawn, None if forward is None else on_whole_batches(forward), notes
