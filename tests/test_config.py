@@ -240,7 +240,7 @@ def test_an_expiry_may_be_text(written):
     assert written(text).suppress[0].expires == date(2027, 1, 31)
 
 
-def test_every_option_is_a_setting():
+def test_every_option_is_a_setting(written):
     """Every option of every command can stand in the file, or is kept out of files for safety."""
     commands = [each.callback for each in program_for(()).registered_commands]
     parameters = [p for each in commands for p in inspect.signature(each).parameters.values()]
@@ -249,6 +249,9 @@ def test_every_option_is_a_setting():
 
     assert len(options) > 20
     assert options - kept_out - set(Config.__dataclass_fields__) == set()
+    for name in options - kept_out:
+        with pytest.raises(ConfigError, match=f"{name} must be "):
+            written(f"{name} = 2027-01-31\n")
 
 
 def test_not_a_table(written):
