@@ -7,7 +7,7 @@ import pytest
 from tests import samples
 from varshift_cli.diagnosis.noise import inherited, noises
 from varshift_cli.diagnosis.observations import Observations, spanned
-from varshift_cli.records import BuffersRecord, Case, DropoutLink, FactorIntervals
+from varshift_cli.records import BuffersRecord, Case, DropoutLink, FactorIntervals, Interval
 
 
 def hit(name: str, dropout: float):
@@ -71,3 +71,54 @@ def test_passed_on_from_where(named, end):
     (found,) = inherited([layer], named=named)
 
     assert found.message.endswith(end)
+
+
+def passed_on(name: str, dropout: float, *, interval: Interval | None = None):
+    """A layer that receives the most of its shift, and has this dropout factor of its own."""
+    layer = hit(name, dropout)
+    return replace(
+        layer,
+        cause="inherited",
+        factors=replace(layer.factors, stale=1.0, inherited=0.13),
+        factor_intervals=FactorIntervals(None, None, interval, None),
+    )
+
+
+@pytest.mark.parametrize(
+    ("layers", "end"),
+    [
+        (
+            [passed_on("a", 0.38), passed_on("b", 0.42), passed_on("c", 1.0)],
+            (
+                "that part goes when those are repaired; 2 of them have a factor of their own "
+                "(0.38 to 0.42), which stays until they are repaired too"
+            ),
+        ),
+        (
+            [passed_on("a", 0.4)],
+            (
+                "that part goes when those are repaired; it has a factor of its own (about 0.40), "
+                "which stays until it is repaired too"
+            ),
+        ),
+        (
+            [passed_on("a", 0.4, interval=Interval(0.1, 1.2)), passed_on("b", 1.04)],
+            "above; goes when those are repaired",
+        ),
+    ],
+)
+def test_what_stays(layers, end):
+    """VS110 promises that a shift goes only as far as it comes from above."""
+    (found,) = inherited(layers, named=True)
+
+    assert found.message.endswith(end)
+
+
+def test_buffers_that_allow_for_dropout_leave_nothing():
+    """VS110: where stale and dropout cancel, the layer is sound once those above are."""
+    layer = passed_on("a", 0.4)
+
+    (found,) = inherited([replace(layer, factors=replace(layer.factors, stale=2.5))], named=True)
+
+    assert found.message.endswith("above; goes when those are repaired")
+    assert found.evidence["of_their_own"] == {}

@@ -218,13 +218,15 @@ INHERITED = Cause(
     title="inherited from BatchNorm layers upstream",
     family=Family.INHERITED,
     short=(
-        "Nothing need be wrong with this layer. A BatchNorm layer before it passes on values of "
-        "the wrong scale in eval(), and this layer only receives them."
+        "A BatchNorm layer before this one passes on values of the wrong scale in eval(), and this "
+        "layer receives them. Nothing need be wrong with the layer itself."
     ),
     signature=(
         "The layer's inherited factor E/C differs from 1: its input has another variance when the "
         "layers before it normalise by their stored statistics than when they normalise by what "
-        "they really receive. The scan names the causes of those layers."
+        "they really receive. The scan names the causes of those layers. Where a layer is off by "
+        "itself as well, its stale and dropout factors multiplied differ from 1: that is what E/R "
+        "will be once the layers above are repaired, and it stays until this one is repaired too."
     ),
     why=(
         "The statistics of layers further up are off, so their outputs have the wrong scale in "
@@ -232,7 +234,8 @@ INHERITED = Cause(
     ),
     remedies=(
         Remedy(
-            "Repair the layers upstream, by their own causes; nothing is to be done here",
+            "Repair the layers upstream, by their own causes; this one only where it is off by "
+            "itself as well. varshift fix does both",
             "varshift fix {model}",
         ),
     ),

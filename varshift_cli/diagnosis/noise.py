@@ -141,22 +141,51 @@ def inherited(layers: Sequence[LayerRecord], *, named: bool) -> Iterator[Finding
         for layer in layers
         if layer.cause is not None and "inherited" in layer.cause and moves(layer, "inherited")
     ]
-    if moved:
-        yield Finding(
-            "VS110",
-            FindingLevel.NOTE if len(moved) < len(layers) else loudness(moved),
-            tuple(layer.name for layer in moved),
-            f"passed on to {counted(moved)} from BatchNorm layers above; "
-            + (
-                "goes when those are repaired"
-                if named
-                else "none of those is off by itself beyond chance"
-            ),
-            {
-                "inherited": geometric(layer.factors.inherited for layer in moved),
-                "strength": _strength(moved, "inherited"),
-            },
-        )
+    if not moved:
+        return
+    own = [(layer, factor) for layer in moved if (factor := _own(layer)) is not None]
+    goes = (
+        "goes when those are repaired" if named else "none of those is off by itself beyond chance"
+    )
+    yield Finding(
+        "VS110",
+        FindingLevel.NOTE if len(moved) < len(layers) else loudness(moved),
+        tuple(layer.name for layer in moved),
+        f"passed on to {counted(moved)} from BatchNorm layers above; "
+        + ("that part " * (named and bool(own)) + goes)
+        + _stays([factor for _, factor in own], len(moved)),
+        {
+            "inherited": geometric(layer.factors.inherited for layer in moved),
+            "of_their_own": {layer.name: factor for layer, factor in own},
+            "strength": _strength(moved, "inherited"),
+        },
+    )
+
+
+_OWN = ("stale", "batch", "dropout")
+"""Factors that do not come from layers further up."""
+
+
+def _own(layer: LayerRecord) -> float | None:
+    """What E/R would be once the layers above are repaired; ``None`` where that is no fault."""
+    factors = [value for name in _OWN if (value := getattr(layer.factors, name)) is not None]
+    own = math.prod(factors)
+    is_off = own > 0.0 and abs(math.log(own)) >= REAL
+    return own if is_off and any(moves(layer, name) for name in _OWN) else None
+
+
+def _stays(own: Sequence[float], moved: int) -> str:
+    """``; 2 of them have a factor of their own (about 0.40), ...``; nothing where none has."""
+    if not own:
+        return ""
+    if moved == 1:
+        who = "it has a factor of its own"
+    elif len(own) == 1:
+        who = "1 of them has a factor of its own"
+    else:
+        who = f"{'all' if len(own) == moved else len(own)} of them have a factor of their own"
+    them = "it is" if len(own) == 1 else "they are"
+    return f"; {who} ({spanned(own)}), which stays until {them} repaired too"
 
 
 def repaired(seen: Observations) -> Iterator[Finding]:
