@@ -5,6 +5,7 @@ import pytest
 
 from tests import samples
 from tests.report.goldens import compare
+from varshift_cli.records import Finding, FindingLevel
 from varshift_cli.report import FORMATS
 from varshift_cli.report.text import visible
 
@@ -104,3 +105,41 @@ def test_no_place():
     (first, *_) = commands_of(render(samples.EVERYTHING["in-memory"]))
 
     assert set(first[1]) == {"title"}
+
+
+def named(*findings, cause):
+    """The shifted network with this as the cause of its first block's last layer, and findings."""
+    report = samples.shifted()
+    layer = replace(report.layers[2], cause=cause)
+    layer = replace(layer, factors=replace(layer.factors, dropout=0.41, inherited=0.13))
+    found = tuple(
+        Finding(code, FindingLevel.ERROR, (layer.name,), f"about {layer.name}") for code in findings
+    )
+    return replace(report, layers=(*report.layers[:2], layer), findings=found)
+
+
+@pytest.mark.parametrize(
+    ("cause", "title", "figures"),
+    [
+        ("inherited", "VS110 inherited from BatchNorm layers upstream", "inherited 0.13, fed by"),
+        ("dropout", "VS102 dropout before BatchNorm through weights", "dropout 0.41, fed by"),
+        ("stale x dropout", "VS210 stale buffers", "x dropout 0.41, cancelling"),
+    ],
+)
+def test_title_and_message_are_of_one_finding(cause, title, figures):
+    """Of several findings on a layer, the title is of the one whose factor the message gives."""
+    commands = commands_of(render(named("VS102", "VS210", "VS110", cause=cause)))
+
+    (of_layer,) = [each for each in commands if each[2].startswith("body.0.bn3: shift")]
+    assert of_layer[1]["title"] == f"varshift {title}"
+    assert figures in of_layer[2]
+    assert of_layer[2].endswith(f"(varshift explain {title[:5]})")
+
+
+def test_no_title_for_a_factor_that_no_finding_is_about():
+    """A layer whose cause no finding explains is told without a code; the finding by itself."""
+    commands = commands_of(render(named("VS502", cause="dropout")))
+
+    titles = {message.partition(":")[0]: values["title"] for _, values, message in commands}
+    assert titles["body.0.bn3"] == "varshift"
+    assert titles["about body.0.bn3"] == "varshift VS502 augmentation or mixup in training only"

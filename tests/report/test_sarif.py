@@ -8,6 +8,7 @@ import pytest
 from tests import samples
 from tests.report.goldens import compare
 from varshift_cli.causes import CATALOGUE
+from varshift_cli.records import Finding, FindingLevel
 from varshift_cli.report import FORMATS
 from varshift_cli.report.sarif import BEYOND, uri
 from varshift_cli.report.text import layer_name
@@ -167,3 +168,31 @@ def test_hostile_names():
 def test_uri(path, expected):
     """Paths are URI references: no scheme but file, nothing left unquoted."""
     assert uri(path) == expected
+
+
+def test_figures_are_those_of_the_rule():
+    """A layer under two rules is told with the factor, and the place, that each is about."""
+    report = samples.shifted()
+    layer = replace(
+        report.layers[5],
+        cause="inherited",
+        factors=replace(report.layers[5].factors, dropout=0.41, inherited=0.13),
+    )
+    found = [
+        Finding(code, FindingLevel.ERROR, (layer.name,), "") for code in ("VS101", "VS110", "VS210")
+    ]
+    notes = [Finding("VS211", FindingLevel.NOTE, (layer.name,), "")]
+    report = replace(report, layers=(layer,), findings=(*found, *notes))
+
+    told = {each["ruleId"]: each for each in run_of(report)["results"]}
+
+    lines = {code: each["message"]["text"] for code, each in told.items()}
+    assert "dropout 0.41, fed by body.1.drop model.py:31" in lines["VS101"]
+    assert "inherited 0.13, fed by layers upstream" in lines["VS110"]
+    assert "stale 0.99; not gated" in lines["VS210"]
+    assert lines["VS211"].endswith("shift 2.79 (2.71-2.87); not gated")
+    files = {
+        code: each["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+        for code, each in told.items()
+    }
+    assert (files["VS101"], files["VS110"]) == ("model.py", "model.pt")

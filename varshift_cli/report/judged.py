@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from varshift_cli.causes import CATALOGUE, Family
 from varshift_cli.records import (
     NON_FINITE,
     NOT_FINITE,
     Finding,
+    FindingLevel,
     LayerRecord,
     Level,
     Outcome,
@@ -47,7 +49,7 @@ class JudgedLayer:
     reason: str | None
     """Why, where the threshold does not say it all."""
     finding: Finding | None
-    """The first finding that names the layer: the one with the strongest evidence."""
+    """Of those that name the layer, the first that is about the cause in ``figures``."""
     place: Place | None
     """The call of the dropout that feeds it, else the checkpoint."""
     figures: str
@@ -74,7 +76,7 @@ def judged_layers(report: Report) -> list[JudgedLayer]:
     """Every layer of a report, in execution order."""
     calls = Counter(layer.name for layer in report.layers)
     reasons = reasons_unmeasured(report)
-    findings = _first_findings(report)
+    findings = _findings_by_layer(report)
     places = {each.name: each.location for each in report.dropouts}
     broken = _broken(report)
     told = layer_verdicts(report.layers, report.verdict)
@@ -92,7 +94,7 @@ def judged_layers(report: Report) -> list[JudgedLayer]:
                 outcome,
                 verdict.threshold,
                 reason,
-                findings.get(layer.name),
+                _explaining(layer, findings.get(layer.name, ())),
                 _place(report, layer, places),
                 "" if (layer.name, layer.call) in reasons else _figures(report, layer),
             )
@@ -115,12 +117,64 @@ def is_serious(layer: LayerRecord) -> bool:
     return layer.level in {Level.STRONG, Level.SEVERE}
 
 
-def _first_findings(report: Report) -> dict[str, Finding]:
-    found: dict[str, Finding] = {}
+_FACTORS: Mapping[Family, tuple[str, ...]] = {
+    Family.DROPOUT: ("dropout",),
+    Family.INHERITED: ("inherited",),
+    **dict.fromkeys(
+        (Family.BUFFERS, Family.BATCHES, Family.STRUCTURE, Family.DATA), ("stale", "batch")
+    ),
+}
+"""The factors that a family of causes is seen in; noise that cannot be switched off hides them."""
+
+
+def _findings_by_layer(report: Report) -> dict[str, list[Finding]]:
+    found: dict[str, list[Finding]] = {}
     for finding in report.findings:
         for name in finding.layers:
-            found.setdefault(name, finding)
+            found.setdefault(name, []).append(finding)
     return found
+
+
+def _explaining(layer: LayerRecord, findings: Sequence[Finding]) -> Finding | None:
+    """The finding that speaks of the factor which is named as the layer's cause.
+
+    Another one's title beside that factor would blame dropout for what is passed on.
+    """
+    if layer.cause is None:
+        return next(iter(findings), None)
+    for factor in layer.cause.split(_AND):
+        for finding in findings:
+            if factor in _factors_of(finding, layer):
+                return finding
+    return None
+
+
+def _factors_of(finding: Finding, layer: LayerRecord) -> tuple[str, ...]:
+    """The factors of a layer that a finding is about; all named ones where no family tells."""
+    cause = CATALOGUE.get(finding.code)
+    named = tuple((layer.cause or "").split(_AND))
+    return named if cause is None else _FACTORS.get(cause.family, named)
+
+
+_AND = " x "
+"""Between two factors that cancel."""
+
+
+def under(report: Report, judged: JudgedLayer, finding: Finding) -> JudgedLayer:
+    """The layer as one finding sees it: with the factor, the source and the place of that one."""
+    if judged.finding is finding or judged.layer.cause is None or not judged.figures:
+        return judged
+    factors = _factors_of(finding, judged.layer)
+    named = [each for each in judged.layer.cause.split(_AND) if each in factors]
+    told = named or (factors if finding.level is not FindingLevel.NOTE else ())
+    seen = replace(judged.layer, cause=next(iter(told), None))
+    places = {each.name: each.location for each in report.dropouts}
+    return replace(
+        judged,
+        finding=finding,
+        figures=_figures(report, seen),
+        place=_place(report, seen, places),
+    )
 
 
 def _broken(report: Report) -> set[str]:

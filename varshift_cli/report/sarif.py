@@ -16,7 +16,13 @@ from urllib.parse import quote
 
 from varshift_cli.causes import CATALOGUE, Cause
 from varshift_cli.records import Finding, FindingLevel, Outcome, Report, Status
-from varshift_cli.report.judged import JudgedLayer, Place, checkpoint_place, judged_layers
+from varshift_cli.report.judged import (
+    JudgedLayer,
+    Place,
+    checkpoint_place,
+    judged_layers,
+    under,
+)
 from varshift_cli.report.text import layer_name, visible
 from varshift_cli.report.wording import judgement
 
@@ -60,9 +66,11 @@ def _of_layers(report: Report) -> Iterable[dict[str, Any]]:
     for finding in report.findings:
         for name in finding.layers:
             for judged in calls.get(name, ()):
-                yield _result(finding, judged)
+                yield _result(finding, under(report, judged, finding))
+    named = {name for finding in report.findings for name in finding.layers}
     for each in judged_layers(report):
-        if each.finding is None and each.outcome in {Outcome.FAIL, Outcome.INCONCLUSIVE}:
+        bad = each.outcome in {Outcome.FAIL, Outcome.INCONCLUSIVE}
+        if bad and each.layer.name not in named:
             yield _result(None, each)
 
 
