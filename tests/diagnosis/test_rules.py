@@ -70,6 +70,48 @@ def test_stale():
     assert len(found.rivals) == 4
 
 
+def off_mean(name, by, **more):
+    """A layer of which the running mean is off by so many standard deviations, up and down."""
+    signs = torch.tensor([1.0, -1.0]).repeat(CHANNELS // 2)
+    return layer(name, mean=MEAN + by * signs * VAR.sqrt(), **more)
+
+
+@pytest.mark.parametrize(("by", "level"), [(0.3, FindingLevel.NOTE), (0.6, FindingLevel.WARNING)])
+def test_stale_mean_alone(by, level):
+    """VS210: where only a running mean is off, its figure is given, and the layer's name."""
+    found = stale(asked(off_mean("bn1", by, level=Level.FINE)))
+
+    assert found.message == (
+        "the running statistics of 1 layer do not describe this data: the running mean of bn1 is "
+        f"off by {by:.2f} standard deviations on average, its variance is not"
+    )
+    assert found.evidence["means"] == {"bn1": pytest.approx(by, rel=1e-3)}
+    assert found.level is level
+
+
+def test_stale_scatter_alone():
+    """VS210: variances that are off up and down by channel are no ratio of about 1."""
+    scattered = [
+        layer(name, var=VAR * SCATTER**power) for name, power in (("bn1", 0.5), ("bn2", 1.0))
+    ]
+
+    found = stale(asked(*scattered))
+
+    factor = math.exp(torch.log(SCATTER).abs().mean())
+    assert found.message.endswith(
+        f"the variances of bn2 (worst of 2 layers) are off by a factor of {factor:.2f} on average, "
+        "channels up and down"
+    )
+
+
+def test_stale_in_several_ways():
+    """VS210: each figure says how many layers it is about."""
+    found = stale(asked(doubled(), layer("b", var=VAR / 2), off_mean("c", 0.5)))
+
+    assert found.layers == ("bn", "b", "c")
+    assert "gives about 2.03 of the variance of 2 layers; the running mean of c is" in found.message
+
+
 def test_shared():
     """VS401: one layer, two calls that differ; two calls that agree are no fault."""
     far = values() * 2.0

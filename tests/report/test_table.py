@@ -13,6 +13,8 @@ from varshift_cli.records import (
     DropoutLink,
     Effect,
     Factors,
+    Finding,
+    FindingLevel,
     Level,
     RegimeScores,
 )
@@ -282,6 +284,15 @@ def test_repaired_buffers_are_not_repaired_again():
 
     assert "varshift fix" not in screen
     assert "varshift explain VS101" in screen
+
+
+@pytest.mark.parametrize(("code", "cleared"), [("VS210", False), ("VS211", True), ("VS101", True)])
+def test_buffers_are_not_called_fresh_beside_a_finding_on_them(code, cleared):
+    """Factors of variances near 1 clear no buffers whose means or channels were found to be off."""
+    found = Finding(code, FindingLevel.NOTE, ("body.0.bn1",), "as found")
+    screen = render_table(replace(samples.shifted(), findings=(found,)))
+
+    assert ("buffers are fresh" in screen) is cleared
 
 
 def test_five_hundred_layers():

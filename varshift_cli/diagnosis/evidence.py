@@ -71,16 +71,17 @@ class Errors:
             min(self.degrees, other.degrees),
         )
 
-    def are_exceeded_by(self, log: Tensor, drift: Tensor) -> bool:
-        """Whether channels differ beyond noise: in size, in scatter, or in the mean."""
+    def exceeded_by(self, log: Tensor, drift: Tensor) -> frozenset[str]:
+        """In what channels differ beyond noise: ``size``, ``scatter`` or ``mean``."""
         if not log.numel():
-            return False
+            return frozenset()
         certain = _CERTAIN[min(self.degrees, len(_CERTAIN)) - 1]
-        return (
-            abs(_mean(log)) > max(REAL, certain * self.signed)
-            or _mean(log.abs()) > max(_SCATTER, certain * self.log)
-            or _mean(drift.abs()) > max(_DRIFT, certain * self.drift)
-        )
+        differ = {
+            "size": abs(_mean(log)) > max(REAL, certain * self.signed),
+            "scatter": _mean(log.abs()) > max(_SCATTER, certain * self.log),
+            "mean": _mean(drift.abs()) > max(_DRIFT, certain * self.drift),
+        }
+        return frozenset(name for name, beyond in differ.items() if beyond)
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,9 +240,18 @@ class Evidence:
         return max(0.0, self.distance - _MEAN_OF_ABSOLUTE * self.errors.log)
 
     @cached_property
+    def off_in(self) -> frozenset[str]:
+        """In what the buffers differ from T beyond noise.
+
+        In the ``size`` of variances as a whole, in their ``scatter`` over channels, in the
+        ``mean``.
+        """
+        return self.errors.exceeded_by(self.log, self.drift)
+
+    @property
     def is_off(self) -> bool:
-        """Whether the buffers differ from T beyond noise: in size, in scatter, or in the mean."""
-        return self.errors.are_exceeded_by(self.log, self.drift)
+        """Whether the buffers differ from T beyond noise at all."""
+        return bool(self.off_in)
 
     @property
     def size(self) -> float:
@@ -255,7 +265,7 @@ class Evidence:
         var, mean = here.var.cpu()[both] + self.eps, here.mean.cpu()[both]
         log = torch.log(var / (there.var.cpu()[both] + self.eps))
         drift = (mean - there.mean.cpu()[both]) / var.sqrt()
-        return self._errors.beside(other._errors).are_exceeded_by(log, drift)
+        return bool(self._errors.beside(other._errors).exceeded_by(log, drift))
 
     @cached_property
     def like_samples(self) -> float:

@@ -12,9 +12,10 @@ from varshift_cli.diagnosis.observations import (
     Question,
     counted,
     finding,
+    loudness,
     spanned,
 )
-from varshift_cli.records import Finding, FindingLevel
+from varshift_cli.records import MEAN_IS_OFF, Finding, FindingLevel
 
 _FLIPPED = 0.5
 """Momentum from which the last batch outweighs all others."""
@@ -173,19 +174,57 @@ def stale(asked: Question) -> Finding | None:
         return None
     factors = [math.exp(each.signed) for each in off]
     data = "this data" if asked.seen.train_data is None else "this data, nor the training data"
+    means = {each.name: each.drift_size for each in off if "mean" in each.off_in}
     return finding(
         "VS210",
         off,
-        f"the running statistics of {counted(off)} do not describe {data}: a fresh pass with "
-        f"dropout on gives {spanned(factors)} of their variance",
-        {"lowest": min(factors), "highest": max(factors)},
+        f"the running statistics of {counted(off)} do not describe {data}: {_how_far(off)}",
+        {"lowest": min(factors), "highest": max(factors), "means": means},
         (
             *asked.other_data,
             "weights changed after the last update (EMA, SWA, merging)",
             "small training batches: scan with --train-batch-size",
             *asked.unmixed_batches,
         ),
+        level=_level(off, max(means.values(), default=0.0)),
     )
+
+
+def _level(off: Sequence[Evidence], drift: float) -> FindingLevel:
+    """As loud as the variances; a mean that is far off is more than a note by itself."""
+    level = loudness([each.record for each in off])
+    quiet = level is FindingLevel.NOTE
+    return FindingLevel.WARNING if quiet and drift > MEAN_IS_OFF else level
+
+
+def _how_far(off: Sequence[Evidence]) -> str:
+    """By what each layer is off: its variance, that of single channels, or its mean alone."""
+    sized = [each for each in off if "size" in each.off_in]
+    scattered = [each for each in off if "scatter" in each.off_in and each not in sized]
+    moved = [each for each in off if each not in sized and each not in scattered]
+    told = []
+    if sized:
+        whose = "their variance" if len(sized) == len(off) else f"the variance of {counted(sized)}"
+        given = spanned([math.exp(each.signed) for each in sized])
+        told.append(f"a fresh pass with dropout on gives {given} of {whose}")
+    if scattered:
+        worst = max(scattered, key=lambda each: each.distance)
+        told.append(
+            f"the variances{_at(worst, scattered)} are off by a factor of "
+            f"{math.exp(worst.distance):.2f} on average, channels up and down"
+        )
+    if moved:
+        worst = max(moved, key=lambda each: each.drift_size)
+        told.append(
+            f"the running mean{_at(worst, moved)} is off by {worst.drift_size:.2f} standard "
+            "deviations on average, its variance is not"
+        )
+    return "; ".join(told)
+
+
+def _at(worst: Evidence, layers: Sequence[Evidence]) -> str:
+    """Names the layer that a figure is of, and says of how many it is the worst."""
+    return f" of {worst.name}" + (f" (worst of {counted(layers)})" if len(layers) > 1 else "")
 
 
 def odd_buffers(seen: Observations, left: Sequence[Evidence]) -> list[Finding]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from varshift_cli.causes import CATALOGUE, Family
 from varshift_cli.records import (
     LEVEL_BOUNDS,
     MEAN_IS_OFF,
     NO_LABELS,
     Effect,
+    Finding,
     FindingLevel,
     LayerRecord,
     LayerVerdict,
@@ -111,11 +113,23 @@ def cleared_suspects(report: Report) -> list[str]:
     """The usual suspects that the measurement clears."""
     suspects = []
     stale = [each.factors.stale for each in report.layers if each.factors.stale is not None]
-    if stale and max(stale) < _FRESH and min(stale) > 1 / _FRESH:
+    fresh = stale and max(stale) < _FRESH and min(stale) > 1 / _FRESH
+    if fresh and not any(map(_is_of_buffers, report.findings)):
         suspects.append(f"buffers are fresh (stale {_range(stale)})")
     if report.layers and not report.dropouts and not is_without_train(report):
         suspects.append("no dropout in this network")
     return suspects
+
+
+_SOUND = frozenset({"VS206", "VS211", "VS402", "VS403", "VS503"})
+"""Findings about counters, scales, channels or labels: the statistics may be fresh."""
+
+
+def _is_of_buffers(finding: Finding) -> bool:
+    """Whether a finding says that statistics do not fit the data, if by their means alone."""
+    cause = CATALOGUE.get(finding.code)
+    families = {Family.BUFFERS, Family.BATCHES, Family.STRUCTURE, Family.DATA}
+    return cause is not None and cause.family in families and cause.code not in _SOUND
 
 
 def is_without_train(report: Report) -> bool:
