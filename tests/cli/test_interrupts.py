@@ -48,15 +48,16 @@ def test_ctrl_c(tmp_path, seconds):
 
 
 @pytest.mark.usefixtures("heard")
-@pytest.mark.parametrize("command", ["scan", "fix", "inspect"])
+@pytest.mark.parametrize("command", ["scan", "fix", "inspect", "lint", "diff"])
 def test_ctrl_c_while_torch_is_imported(tmp_path, command):
     """It waits: raised in the middle of torch's C++ it would abort the process."""
+    write("zip", tmp_path / "model.pt")  # lint and diff look at the file before they need torch
     (tmp_path / "torch.py").write_text(
         "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nprint('imported')\n",
         encoding="utf-8",
     )
     done = subprocess.run(
-        [sys.executable, "-m", "varshift_cli", command, "model.pt"],
+        [sys.executable, "-m", "varshift_cli", command, *["model.pt"] * (1 + (command == "diff"))],
         capture_output=True, text=True, check=False, cwd=tmp_path,
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from varshift_cli.errors import CheckpointError
+from varshift_cli.interrupts import held_interrupts
 from varshift_cli.loading.containers.folder import find_weights
 from varshift_cli.loading.containers.safetensors_header import DTYPES, Entry, read_header
 from varshift_cli.loading.containers.source import SourceFile
@@ -137,8 +138,10 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def _with_torch(path: Path, key: str | None) -> TensorFile:
-    # Imported here: it imports torch.
-    from varshift_cli.loading.containers import open_checkpoint, selection  # noqa: PLC0415
+    # Imported here: it imports torch. Ctrl-C raised inside torch's C++ initialisation would abort
+    # the process, with a dump of the stack; pressed again it comes at once.
+    with held_interrupts(most=1):
+        from varshift_cli.loading.containers import open_checkpoint, selection  # noqa: PLC0415
 
     checkpoint = open_checkpoint(path)
     if key is None:
