@@ -193,3 +193,12 @@ def test_find_nothing():
 
     assert caught.value.message == "there is no cause 'VS111'"
     assert caught.value.hint.startswith("did you mean VS1")
+
+
+def test_stale_names_unmixed_batches_and_what_decides():
+    """VS210: batches in training sorted by class look like it until class labels tell them."""
+    stale = CATALOGUE["VS210"]
+
+    assert "one class each" in stale.why
+    assert "(VS302)" in stale.why
+    assert any("(VS302)" in each.title and "class labels" in each.title for each in stale.remedies)

@@ -370,7 +370,7 @@ def test_stale_names_what_order_may_do():
     ]
 
     assert [len(each) for each in told] == [1, 0, 1]
-    assert "class labels in --data decide" in told[0][0]
+    assert "(VS302): class labels in --data decide" in told[0][0]
     assert "shuffle --data" in told[2][0]
 
 

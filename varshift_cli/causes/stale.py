@@ -113,19 +113,26 @@ STALE = Cause(
         "trained on."
     ),
     signature=(
-        "The layer's stale factor T/R differs from 1: a training pass over these data would gather "
-        "other statistics than the checkpoint holds. Dropout is on in both, and has no part in it."
+        "The layer's stale factor T/R differs from 1, overall or channel by channel, or the stored "
+        "mean is off: a training pass over these data would gather other statistics than the "
+        "checkpoint holds. Dropout is on in both, and has no part in it."
     ),
     why=(
         "Either the buffers are not those of these weights: a momentum too small to follow the "
         "last steps of training, or weights that were changed after the buffers were gathered. Or "
-        "these data are not what the network was trained on: another preprocessing, or no "
-        "augmentation where training had one. Recomputing is right in the first case and can do "
-        "harm in the second. varshift names a narrower cause where the figures show one; here they "
-        "do not."
+        "the training batches were not mixed, and held one class each (VS302): that looks the same "
+        "until the data have class labels, by which varshift imitates such a training. Or these "
+        "data are not what the network was trained on: another preprocessing, or no augmentation "
+        "where training had one. Recomputing is right in all cases but the last, where it can do "
+        "harm. A narrower cause is named where the figures show one; here they do not."
     ),
     remedies=(
         _TRAINING_DATA,
+        Remedy(
+            "Find out if training batches were not mixed (VS302): give data with class labels, as "
+            "labels in an array file or second in each batch",
+            "varshift scan {model} --data FILE",
+        ),
         Remedy(
             "If the data are right: recompute the statistics",
             "varshift fix {model} --recalibrate",

@@ -109,7 +109,7 @@ class Question:
         if self.seen.order is not None:
             return ("batches that come in an order, and are not the whole: shuffle --data",)
         if not self.seen.has_classes and any(each.signed > 0.0 for each in self.off):
-            return ("training data not shuffled: class labels in --data decide",)
+            return ("training data not shuffled (VS302): class labels in --data decide",)
         return ()
 
     def on_training_data(self, each: Evidence) -> Evidence | None:
