@@ -202,3 +202,11 @@ def test_stale_names_unmixed_batches_and_what_decides():
     assert "one class each" in stale.why
     assert "(VS302)" in stale.why
     assert any("(VS302)" in each.title and "class labels" in each.title for each in stale.remedies)
+
+
+@pytest.mark.parametrize("cause", EVERY, ids=lambda cause: cause.code)
+def test_remedies_without_training_come_first(cause):
+    """What can be done today stands before what asks for another training."""
+    trained = [each.needs_training for each in cause.remedies]
+
+    assert trained == sorted(trained)

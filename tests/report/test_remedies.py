@@ -24,22 +24,33 @@ def tried():
     return replace(samples.shifted(), remedies={**samples.shifted().remedies, "VS101": TRIED})
 
 
-HEAD = "the shift each would leave with today's weights, in the worst layer and in the mean"
+AT_ONCE = "without training: the shift that each leaves, in the worst layer and in the mean"
+BY_TRAINING = (
+    "by training again only: eval() is no better before; shifts are those of today's weights"
+)
 
 
 def test_screen():
-    """Those without training, then the two best with; the rest counted; and what they hold for."""
+    """Those without training, then the two best with, told apart; the rest counted."""
     lines = render_table(tried()).splitlines()
 
     first = next(index for index, line in enumerate(lines) if line.startswith("Remedies"))
-    assert lines[first : first + 6] == [
-        "Remedies  " + HEAD,
+    assert lines[first : first + 7] == [
+        "Remedies  " + AT_ONCE,
         "          1.00  1.00  Recalibrate",
         "          1.05  1.02  Correct",
+        "          " + BY_TRAINING,
         "          1.00  1.00  Move the dropout, and train again",
         "          1.00  1.00  Uout(0.1) in place of dropout, and train again",
         "          2 more, up to 3.58 for Gaussian noise; JSON has all, with file and line",
     ]
+
+
+def test_screen_without_a_repair():
+    """Where nothing but training helps, the block says so in its head."""
+    report = replace(samples.shifted(), remedies={"VS101": TRIED[2:]})
+
+    assert "Remedies  " + BY_TRAINING in render_table(report).splitlines()
 
 
 def test_no_block_without_trials():
@@ -53,6 +64,9 @@ def test_pages():
         page = FORMATS[name].render(tried())
         left = r"leaves shift 1\.05 at worst, 1\.02 in the mean, with today.+s weights"
         assert re.search(left, page), name
+        trained = r"shift 1\.15 at worst, .+ 128 samples; eval\(\) gains only by training again"
+        assert re.search(trained, page), name
+        assert not re.search(r"leaves shift 1\.15", page), name
 
 
 def test_json_gives_them_back():

@@ -164,17 +164,21 @@ def _finding(finding: Finding) -> str:
 
 
 def _remedies(report: Report) -> _Table:
-    """Each remedy once, with the codes that it is for and what it would leave, if it was tried."""
+    """Each remedy once, with the codes that it is for and what it would leave, if it was tried.
+
+    What needs no training comes first, whatever it is for.
+    """
     codes: dict[Remedy, list[str]] = {}
     for code, remedies in report.remedies.items():
         for remedy in remedies:
             codes.setdefault(remedy, []).append(code)
+    ordered = sorted(codes, key=lambda remedy: remedy.needs_training)
     tried = any(map(shift_left, codes))
     head = ["what to do", "for", "how", *(["tried"] if tried else [])]
     return _Table(
         "",
         _row(*head) + f"|{':--|' * len(head)}\n",
-        [_remedy(remedy, for_codes, tried=tried) for remedy, for_codes in codes.items()],
+        [_remedy(remedy, codes[remedy], tried=tried) for remedy in ordered],
     )
 
 
