@@ -7,7 +7,15 @@ import pytest
 from tests import samples
 from varshift_cli.diagnosis.noise import inherited, noises
 from varshift_cli.diagnosis.observations import Observations, spanned
-from varshift_cli.records import BuffersRecord, Case, DropoutLink, FactorIntervals, Interval
+from varshift_cli.records import (
+    AttributionShare,
+    BuffersRecord,
+    Case,
+    DropoutLink,
+    DropoutRecord,
+    FactorIntervals,
+    Interval,
+)
 
 
 def hit(name: str, dropout: float):
@@ -122,3 +130,63 @@ def test_buffers_that_allow_for_dropout_leave_nothing():
 
     assert found.message.endswith("above; goes when those are repaired")
     assert found.evidence["of_their_own"] == {}
+
+
+def shared_out(layer, *shares: float):
+    """The layer with what single dropouts do to it, as ln."""
+    named = [AttributionShare(f"drop{i}", share, None) for i, share in enumerate(shares)]
+    return replace(layer, attribution=tuple(named))
+
+
+TWO = tuple(DropoutRecord(name, "dropout", 0.5, None, ()) for name in ("drop", "other"))
+
+
+THROUGH = DropoutLink("drop", Case.THROUGH_WEIGHTS)
+
+
+def told_of(*layers, dropouts=TWO):
+    (found,) = noises(Observations(layers, dropouts, BuffersRecord(), ()), layers)
+    return found
+
+
+def test_dropouts_against_each_other():
+    """VS101: what two opposite dropouts leave is told apart from what the others do."""
+    found = told_of(hit("a", 0.4), hit("b", 0.5), shared_out(hit("c", 1.07), -0.5, 0.56))
+
+    assert found.message == (
+        "dropout straight before BatchNorm, 3 layers: with it off, as in eval(), variance is "
+        "0.40 to 0.50 of that in training; where dropouts work against each other, in c "
+        "(0.61 x 1.75), it is about 1.07"
+    )
+    assert (found.evidence["lowest"], found.evidence["highest"]) == (0.4, 0.5)
+    assert found.evidence["against_each_other"] == {"c": 1.07}
+
+
+def test_nothing_but_dropouts_against_each_other():
+    """VS101: then the message says so first."""
+    found = told_of(shared_out(hit("c", 1.07), -0.5, 0.56))
+
+    assert found.message == (
+        "dropout straight before BatchNorm, 1 layer: dropouts work against each other in c "
+        "(0.61 x 1.75): with all off, as in eval(), variance is about 1.07 of that in training"
+    )
+    assert found.evidence["highest"] == 1.07
+
+
+@pytest.mark.parametrize(
+    ("layer", "dropouts", "against"),
+    [
+        (hit("bn", 1.3), TWO, True),  # straight noise adds variance: another must take it away
+        (hit("bn", 0.9), TWO, False),
+        (hit("bn", 1.3), TWO[:1], False),
+        (replace(hit("bn", 1.3), dropouts=(THROUGH,)), TWO, False),
+        (shared_out(hit("bn", 0.6), -0.6, 0.09), TWO, False),
+        (shared_out(hit("bn", 0.9), -0.6, 0.5), TWO, True),
+    ],
+)
+def test_against_each_other(layer, dropouts, against):
+    """Told by shares where they are known, else by what straight noise cannot do."""
+    found = told_of(layer, dropouts=dropouts)
+
+    assert ("against each other" in found.message) is against
+    assert bool(found.evidence["against_each_other"]) is against

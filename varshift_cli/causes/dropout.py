@@ -51,8 +51,8 @@ STRAIGHT = Cause(
     ),
     signature=(
         "A dropout reaches the layer with no weights between (activations, pooling and sums may "
-        "be), its dropout factor C/T is below 1, and its stale factor T/R is near 1. Straight "
-        "behind the dropout, C/T is\n"
+        "be), its dropout factor C/T is below 1, unless another dropout further up works against "
+        "it, and its stale factor T/R is near 1. Straight behind the dropout, C/T is\n"
         "    v / ((c^2 + v)/keep - c^2)\n"
         "which is keep where c is 0, and less where it is not. The JSON report has it as delta, "
         "beside the measured figure, under layers[].prediction."

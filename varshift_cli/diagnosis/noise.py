@@ -107,26 +107,77 @@ def moved_means(seen: Observations, layers: Sequence[LayerRecord]) -> Iterator[F
 
 def _finding(code: str, moved: Sequence[LayerRecord], seen: Observations) -> Finding:
     names = list(dict.fromkeys(link.name for layer in moved for link in layer.dropouts))
-    factors = [layer.factors.dropout or 1.0 for layer in moved]
+    against = [layer for layer in moved if _is_against(layer, seen)]
+    alone = [layer for layer in moved if layer not in against]
     repaired = seen.buffers.describe is Describe.CLEAN
-    effect = (
-        "the buffers already allow for it"
-        if repaired
-        else f"with it off, as in eval(), variance is {spanned(factors)} of that in training"
-    )
+    factors = _factors(alone or against)
     return Finding(
         code,
         FindingLevel.NOTE if repaired else loudness(moved),
         tuple(layer.name for layer in moved),
-        f"{_TITLES[code]}, {counted(moved)}: {effect}",
+        f"{_TITLES[code]}, {counted(moved)}: "
+        + ("the buffers already allow for it" if repaired else _effect(alone, against)),
         {
             "dropout": geometric(factors),
             "lowest": min(factors),
             "highest": max(factors),
             "dropouts": names,
+            "against_each_other": {layer.name: layer.factors.dropout for layer in against},
             "strength": _strength(moved, "dropout"),
         },
     )
+
+
+def _factors(layers: Sequence[LayerRecord]) -> list[float]:
+    return [layer.factors.dropout or 1.0 for layer in layers]
+
+
+def _effect(alone: Sequence[LayerRecord], against: Sequence[LayerRecord]) -> str:
+    """What switching dropout off does; told apart where dropouts work against each other.
+
+    The sum of the two would otherwise be read as what a dropout straight before BN does.
+    """
+    told = []
+    if alone:
+        given = spanned(_factors(alone))
+        told.append(f"with it off, as in eval(), variance is {given} of that in training")
+    if against:
+        where = against[0].name if len(against) == 1 else counted(against)
+        both = _parts(against[0]) if len(against) == 1 else None
+        where += "" if both is None else f" ({both[0]:.2f} x {both[1]:.2f})"
+        given = spanned(_factors(against))
+        told.append(
+            f"where dropouts work against each other, in {where}, it is {given}"
+            if alone
+            else f"dropouts work against each other in {where}: with all off, as in eval(), "
+            f"variance is {given} of that in training"
+        )
+    return "; ".join(told)
+
+
+def _is_against(layer: LayerRecord, seen: Observations) -> bool:
+    """Whether the dropout factor is what is left of two opposite effects.
+
+    By the shares of single dropouts where they are known: half of the larger part is gone. Else by
+    the law of total variance: ordinary noise straight before BN only ever adds variance, so that
+    with a factor above 1 something further up must work against it.
+    """
+    both = _parts(layer)
+    if both is not None:
+        down, up = (abs(math.log(each)) for each in both)
+        return abs(math.log(layer.factors.dropout or 1.0)) < max(down, up) / 2.0
+    kinds = {dropout.name: dropout.kind for dropout in seen.dropouts}
+    straight = [link.name for link in layer.dropouts if link.case is Case.STRAIGHT]
+    ordinary = any(kinds.get(name) in _ORDINARY for name in straight)
+    return ordinary and len(kinds) > 1 and (layer.factors.dropout or 1.0) > 1.0
+
+
+def _parts(layer: LayerRecord) -> tuple[float, float] | None:
+    """What the dropouts that lower the variance do together, and those that raise it."""
+    shares = [each.share for each in layer.attribution or ()]
+    down = math.fsum(each for each in shares if each < 0.0)
+    up = math.fsum(each for each in shares if each > 0.0)
+    return (math.exp(down), math.exp(up)) if shares else None
 
 
 def inherited(layers: Sequence[LayerRecord], *, named: bool) -> Iterator[Finding]:
