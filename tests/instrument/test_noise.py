@@ -41,13 +41,13 @@ def test_mean_and_variance_are_torchs(kind: noise.NoiseKind, p: float) -> None:
 @pytest.mark.parametrize("p", [0.05, 0.3, 0.5, 0.8])
 def test_draws_are_bernoulli_and_independent(p: float) -> None:
     """Rate, pairs of positions, of samples, of sites and of calls pass a chi-square test."""
-    base = noise.keep_mask((512, 512), p, keys(512), noise.site_key(0, "a", 1))
+    base = noise.keep_mask((512, 512), p, keys(512), noise.site_key(0, "a", 1)).bool()
     others = {
         "position": base.roll(1, dims=1),
         "sample": base.roll(1, dims=0),
-        "site": noise.keep_mask((512, 512), p, keys(512), noise.site_key(0, "b", 1)),
-        "call": noise.keep_mask((512, 512), p, keys(512), noise.site_key(0, "a", 2)),
-        "seed": noise.keep_mask((512, 512), p, keys(512), noise.site_key(1, "a", 1)),
+        "site": noise.keep_mask((512, 512), p, keys(512), noise.site_key(0, "b", 1)).bool(),
+        "call": noise.keep_mask((512, 512), p, keys(512), noise.site_key(0, "a", 2)).bool(),
+        "seed": noise.keep_mask((512, 512), p, keys(512), noise.site_key(1, "a", 1)).bool(),
     }
     kept = int(base.sum())
     assert abs(kept / base.numel() - (1 - p)) < 4 * math.sqrt(p * (1 - p) / base.numel())

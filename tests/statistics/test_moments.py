@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from varshift_cli.statistics import GroupMoments
+from varshift_cli.statistics import moments as moments_of
 
 
 def direct(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,6 +37,35 @@ def test_any_cut_gives_the_direct_moments(shape: tuple[int, ...], cuts: tuple[in
         weights = torch.zeros(1, 8, dtype=torch.float64)
         weights[0, group] = 1
         torch.testing.assert_close(moments.reweighted(weights)[1][0], expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (40, 5, 2, 2), (40, 5, 31), (40, 5, 50), (40, 5, 1)])
+@pytest.mark.parametrize("cuts", [(40,), (1, 39), (13, 13, 13, 1), (1,) * 40])
+@pytest.mark.parametrize("mean", [2.0, 100.0])
+def test_a_single_group_gives_the_direct_moments(
+    shape: tuple[int, ...], cuts: tuple[int, ...], mean: float
+) -> None:
+    """Whether rows or columns are summed first, the figures are those of the concatenation."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 0.3 + mean
+    for layout in (x, x.movedim(1, -1).contiguous().movedim(-1, 1)):
+        moments = GroupMoments(1, 5)
+        for part in layout.split(cuts):
+            moments.add(part, 0)
+        expected_mean, expected_var = direct(x)
+        pooled = moments.pooled()
+        assert pooled.count == x.numel() / 5
+        torch.testing.assert_close(pooled.mean, expected_mean, rtol=1e-7, atol=0)
+        # A mean of 330 spreads, rounded to float32, costs two digits.
+        torch.testing.assert_close(pooled.var, expected_var, rtol=1e-5, atol=0)
+
+
+def test_rows_beyond_a_piece_are_those_of_one_piece() -> None:
+    """Rows that are taken a megabyte at a time give the same bits, ragged end included."""
+    x = torch.randn(37, 3, 170, 170, generator=torch.Generator().manual_seed(0)) + 5
+    whole = moments_of._long_rows(x.reshape(37 * 3, -1))
+    pieces = moments_of._in_pieces(x.reshape(37 * 3, -1))
+    assert x.numel() > 3 * moments_of._PIECE
+    assert all(torch.equal(one, other) for one, other in zip(whole, pieces, strict=True))
 
 
 @pytest.mark.parametrize("group", [0, torch.zeros(64, dtype=torch.int64)])

@@ -75,19 +75,22 @@ def apply_noise(kind: NoiseKind, x: Tensor, p: float, samples: Tensor, site: int
         return x * _factor(kind, x, p, samples.to(x.device), site)
     if p == 1.0:
         return torch.zeros_like(x)
-    keep = keep_mask(_mask_shape(kind, x), p, samples.to(x.device), site)
+    keep = keep_mask(_mask_shape(kind, x), p, samples.to(x.device), site).to(x.dtype)
     if not kind.alpha:
         # In torch's own order (mask scaled first), so that half precision rounds alike.
-        return x * keep.to(x.dtype).div_(1.0 - p)
+        return x * keep.div_(1.0 - p)
     return _alpha_dropout(x, keep, p)
 
 
 def keep_mask(shape: tuple[int, ...], p: float, samples: Tensor, site: int) -> Tensor:
-    """Independent Bernoulli(1 - p) draws of the given shape, bool; see :func:`apply_noise`."""
+    """Independent Bernoulli(1 - p) draws of the given shape, 0 or 1; see :func:`apply_noise`.
+
+    As int32: to compare in place and convert takes a fifth of the time that bool takes.
+    """
     threshold = round(p * 2.0**32) - 2**31
     if threshold > 2**31 - 1:
-        return torch.zeros(shape or (1,), dtype=torch.bool, device=samples.device)
-    return random_bits(shape, samples, site) >= threshold
+        return torch.zeros(shape or (1,), dtype=torch.int32, device=samples.device)
+    return random_bits(shape, samples, site).ge_(threshold)
 
 
 def _factor(kind: NoiseKind, x: Tensor, p: float, samples: Tensor, site: int) -> Tensor:
@@ -172,5 +175,4 @@ def _mask_shape(kind: NoiseKind, x: Tensor) -> tuple[int, ...]:
 def _alpha_dropout(x: Tensor, keep: Tensor, p: float) -> Tensor:
     """Dropped values become SELU's saturation; an affine map then restores mean 0, variance 1."""
     scale = 1.0 / math.sqrt((_ALPHA**2 * p + 1.0) * (1.0 - p))
-    kept = keep.to(x.dtype)
-    return x * (kept * scale) + ((kept - 1.0) * (_ALPHA * scale) + _ALPHA * scale * p)
+    return x * (keep * scale) + ((keep - 1.0) * (_ALPHA * scale) + _ALPHA * scale * p)
