@@ -84,19 +84,28 @@ def _ratio(own: list[float], other: list[float]) -> float:
 
 
 def memory() -> None:
-    """Print the peak of a recalibration for several budgets."""
+    """Print the peak of both repairs for several budgets."""
     print("memory: ResNet-18 size, 256 samples of 64 px, batch 16; MiB beyond model and data")
-    print(f"  {'--memory':>9}{'peak':>7}{'allowed':>9}{'model':>7}{'one batch':>11}{'windows':>9}")
+    print(
+        f"  {'--memory':>9}{'recalibrate':>13}{'correct':>9}"
+        f"{'allowed':>9}{'model':>7}{'one batch':>11}{'windows':>9}"
+    )
     for budget in BUDGETS:
-        command = [sys.executable, __file__, "--child", budget]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        peak, model, batch, windows = map(float, done.stdout.split())
+        peaks = []
+        for kind in ("recalibrate", "correct"):
+            command = [sys.executable, __file__, "--child", budget, kind]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            peak, model, batch, windows = map(float, done.stdout.split())
+            peaks.append(peak)
         allowed = memory_budget(budget) / 2**20 + model + batch
-        print(f"  {budget:>9}{peak:7.0f}{allowed:9.0f}{model:7.0f}{batch:11.0f}{windows:9.0f}")
+        print(
+            f"  {budget:>9}{peaks[0]:13.0f}{peaks[1]:9.0f}"
+            f"{allowed:9.0f}{model:7.0f}{batch:11.0f}{windows:9.0f}"
+        )
 
 
-def measure_peak(budget: str) -> tuple[float, float, float, int]:
-    """In MiB: the peak of a recalibration, the model, a bare forward of one batch; and windows.
+def measure_peak(budget: str, kind: str) -> tuple[float, float, float, int]:
+    """In MiB: the peak of a repair, the model, a bare forward of one batch; and windows.
 
     Peaks are of the resident set, above what it was with model and data in memory.
     """
@@ -114,7 +123,7 @@ def measure_peak(budget: str) -> tuple[float, float, float, int]:
         model(batches[0].args[0])
     batch = _status("VmHWM") - before
     Path("/proc/self/clear_refs").write_text("5", "ascii")  # the peak counts from now on
-    found = gather_populations(work, with_train=False)
+    found = gather_populations(work, with_train=kind == "correct")
     peak = _status("VmHWM") - before
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     return peak / 1024, size / 2**20, batch / 1024, found.procedure.windows
@@ -239,10 +248,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=("speed", "memory", "exactness"))
-    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child is not None:
-        print(*measure_peak(arguments.child))
+        print(*measure_peak(*arguments.child))
         return
     if arguments.only in {None, "speed"}:
         speed(arguments.rounds)

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.nets import batches_of
-from varshift_cli.instrument import borrowed, find_batch_norms
-from varshift_cli.instrument.liveness import live_bytes
+from varshift_cli.instrument import borrowed, find_batch_norms, trace_wiring
 
 COPY = 10
 """Values of the input: the batch may be handed in as a copy."""
@@ -56,11 +55,28 @@ class Outside(nn.Module):
         return out
 
 
-@pytest.mark.parametrize("make", [Chain, Skip, Outside])
+class Dropped(nn.Module):
+    """A dropout's output of 50 values waits beside its input, and beside what BN gets of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(10, 50), nn.Linear(50, 10)
+        self.drop, self.bn = nn.Dropout(0.5), nn.BatchNorm1d(10)
+
+    held = 50 + 50 + 10
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.up(x)
+        y = self.drop(x)
+        out: Tensor = self.bn(self.down(y)).sum() + x.sum() + y.sum()
+        return out
+
+
+@pytest.mark.parametrize("make", [Chain, Skip, Outside, Dropped])
 def test_live_bytes_are_those_counted_by_hand(make: type[nn.Module]) -> None:
     """Four bytes for every value that is still needed at the fullest BN call."""
     model = make()
     (batch,) = batches_of(torch.randn(7, 10), 7)
     with borrowed(model, find_batch_norms(model)) as instrumented:
-        found = live_bytes(instrumented, batch)
-    assert found in {4 * 7 * model.held, 4 * 7 * (model.held + COPY)}
+        found = trace_wiring(instrumented, batch).live_bytes
+    assert found in {4 * model.held, 4 * (model.held + COPY)}

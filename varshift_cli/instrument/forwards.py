@@ -17,7 +17,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from varshift_cli.instrument.calls import BatchNormCall, NoiseCall, Op, Regime, normalise_by_batch
+from varshift_cli.instrument.calls import (
+    BatchNormCall,
+    Execute,
+    NoiseCall,
+    Op,
+    Regime,
+    normalise_by_batch,
+    run_here,
+)
 from varshift_cli.instrument.catalogue import SitesByStorage
 from varshift_cli.instrument.interception import Interception
 from varshift_cli.instrument.modules import ModuleStack
@@ -78,9 +86,9 @@ class Instrumented:
         """Inference mode; without it for a forward that calls autograd."""
         return torch.no_grad() if self.autograd == [True] else torch.inference_mode()
 
-    def run(self, regime: Regime, batch: Batch, index: int) -> Any:
+    def run(self, regime: Regime, batch: Batch, index: int, execute: Execute = run_here) -> Any:
         """One forward in this thread; returns the model's output."""
-        with self.guard(), Interception(regime, self.sites, self.stack, index):
+        with self.guard(), Interception(regime, self.sites, self.stack, index, execute):
             return self.call(batch)
 
 

@@ -1,7 +1,7 @@
 """How much memory a forward holds on to while it waits at a BatchNorm (BN) call.
 
 In lockstep every batch's forward is parked at the same BN call, each with the activations that it
-still needs. One small forward that watches tensors come and go tells how much that is.
+still needs. A small forward that watches tensors come and go tells how much that is.
 """
 
 from __future__ import annotations
@@ -10,30 +10,20 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, strided
 from torch.utils._pytree import tree_leaves
 
-from varshift_cli.instrument.calls import BatchNormCall, NoiseCall, Op, normalise_by_batch
-from varshift_cli.instrument.forwards import Instrumented
-from varshift_cli.instrument.interception import Interception
-from varshift_cli.records import Batch
+from varshift_cli.instrument.calls import Op
 
 
-def live_bytes(instrumented: Instrumented, batch: Batch) -> int:
-    """The most that one forward of this batch keeps alive at any BN call, in bytes.
+class Liveness:
+    """Notes which storages that a forward made are alive.
 
     Counted are results of ops, each storage once; the input and the weights are there anyway.
+
+    Attributes:
+        peak: The most bytes that were alive at any BN call.
     """
-    watch = _Watch()
-    mode = Interception(watch, instrumented.sites, instrumented.stack, 0, watch.execute)
-    with instrumented.guard(), mode:
-        instrumented.call(batch)
-    return watch.peak
-
-
-class _Watch:
-    """A regime that changes nothing, and an executor that notes which storages are alive."""
 
     def __init__(self) -> None:
         self._holders: dict[int, int] = {}
@@ -47,19 +37,15 @@ class _Watch:
         for tensor in tree_leaves(output):
             # A view of, or a write into, what came from outside holds nothing new.
             if _place(tensor) in self._sizes or _place(tensor) not in given:
-                self._note(tensor)
+                self.note(tensor)
         return output
 
-    def batch_norm(self, call: BatchNormCall, batch: int) -> Tensor:
-        """What is alive here is what a parked forward holds."""
+    def parked(self) -> None:
+        """The forward is at a BN call: what is alive is what it would hold while it waits."""
         self.peak = max(self.peak, sum(self._sizes.values()))
-        return normalise_by_batch(call) if call.training else call.as_deployed()
 
-    def noise(self, call: NoiseCall, batch: int) -> Any:
-        """Off: a mask takes little, and the output takes its input's place."""
-        return call.off()
-
-    def _note(self, tensor: Tensor) -> None:
+    def note(self, tensor: Any) -> None:
+        """Something new, until it goes."""
         place = _place(tensor)
         if place is None:
             return
@@ -74,6 +60,6 @@ class _Watch:
 
 
 def _place(leaf: object) -> int | None:
-    if not isinstance(leaf, Tensor) or leaf.layout is not torch.strided:
+    if not isinstance(leaf, Tensor) or leaf.layout is not strided:
         return None
     return leaf.untyped_storage().data_ptr()

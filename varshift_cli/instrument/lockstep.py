@@ -9,6 +9,7 @@ in one pass, at any batch size.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from varshift_cli.instrument.calls import BatchNormCall, NoiseCall
 from varshift_cli.instrument.forwards import AtOp, Instrumented, Pause, PausedForward, Raised
+from varshift_cli.instrument.prefix import Carrier
 from varshift_cli.instrument.sites import BatchNormKey
 from varshift_cli.records import Batch
 
@@ -47,29 +49,25 @@ class Diverged(Exception):  # noqa: N818 - an answer to the caller, not an error
 class _Pausing:
     """The regime of a paused forward: BN calls come out as they are, for lockstep to answer."""
 
-    def __init__(self, merging: Merging) -> None:
-        self._merging = merging
+    def __init__(self, merging: Merging, carrier: Carrier) -> None:
+        self._merging, self._carrier = merging, carrier
 
     def batch_norm(self, call: BatchNormCall, batch: int) -> Tensor:
         raise AssertionError("answered by lockstep, never carried out")
 
     def noise(self, call: NoiseCall, batch: int) -> Any:
+        if not call.silent:
+            self._carrier.noise_met(batch)
         return self._merging.noise(call, batch)
 
 
-class _Alone:
+class _Alone(_Pausing):
     """The regime of a single batch: no one to wait for."""
-
-    def __init__(self, merging: Merging) -> None:
-        self._merging = merging
 
     def batch_norm(self, call: BatchNormCall, batch: int) -> Tensor:
         self._merging.collect(call, batch)
         self._merging.settle(call.key)
         return self._merging.normalise(call)
-
-    def noise(self, call: NoiseCall, batch: int) -> Any:
-        return self._merging.noise(call, batch)
 
 
 class ForwardRaised(Exception):  # noqa: N818 - carries the model's own error and its batch
@@ -90,6 +88,7 @@ def run_lockstep(
     merging: Merging,
     batches: Sequence[tuple[int, Batch]],
     finished: Callable[[int, object], None],
+    carrier: Carrier,
 ) -> None:
     """Run the forwards of all batches in lockstep.
 
@@ -98,6 +97,7 @@ def run_lockstep(
         merging: Collects and settles the statistics.
         batches: (index, batch) of each.
         finished: Told (index, output) as each forward ends.
+        carrier: Carries out their ops.
 
     Raises:
         Diverged: Batches do not reach the same BN calls in the same order.
@@ -105,13 +105,14 @@ def run_lockstep(
     """
     if len(batches) == 1:
         index, batch = batches[0]
+        execute = partial(carrier.carry_out, index)
         try:
-            output = instrumented.run(_Alone(merging), batch, index)
+            output = instrumented.run(_Alone(merging, carrier), batch, index, execute)
         except Exception as error:
             raise ForwardRaised(index) from error
         finished(index, output)
         return
-    _Scheduler(instrumented, merging, batches, finished).run()
+    _Scheduler(instrumented, merging, batches, finished, carrier).run()
 
 
 class _Scheduler:
@@ -123,8 +124,10 @@ class _Scheduler:
         merging: Merging,
         batches: Sequence[tuple[int, Batch]],
         finished: Callable[[int, object], None],
+        carrier: Carrier,
     ) -> None:
-        pausing = _Pausing(merging)
+        pausing = _Pausing(merging, carrier)
+        self._carrier = carrier
         self._answer = pausing.batch_norm
         self._merging = merging
         self._finished = finished
@@ -188,15 +191,14 @@ class _Scheduler:
                 self._merging.collect(call, forward.index)
                 parked.append((forward, call))
                 return
-            pause = _carry_out(forward, pause)
+            pause = self._carry_out(forward, pause)
         if isinstance(pause, Raised):
             raise ForwardRaised(forward.index) from pause.error
         self._finished(forward.index, pause.output)
 
-
-def _carry_out(forward: PausedForward, pause: AtOp) -> Pause:
-    try:
-        result = pause.op(*pause.args, **pause.kwargs)
-    except Exception as error:  # noqa: BLE001 - the model may expect and catch it
-        return forward.fail(error)
-    return forward.resume(result)
+    def _carry_out(self, forward: PausedForward, pause: AtOp) -> Pause:
+        try:
+            result = self._carrier.carry_out(forward.index, *pause)
+        except Exception as error:  # noqa: BLE001 - the model may expect and catch it
+            return forward.fail(error)
+        return forward.resume(result)

@@ -25,6 +25,7 @@ from varshift_cli.instrument.calls import (
 )
 from varshift_cli.instrument.forwards import Instrumented
 from varshift_cli.instrument.interception import Interception
+from varshift_cli.instrument.liveness import Liveness
 from varshift_cli.instrument.locations import caller_location
 from varshift_cli.instrument.sites import BatchNormKey, NoiseKey
 from varshift_cli.records import Batch, Case
@@ -71,6 +72,8 @@ class Wiring:
     noises: tuple[NoiseVisit, ...]
     order: tuple[BatchNormKey | NoiseKey, ...] = ()
     """Both kinds of calls, as they began."""
+    live_bytes: float = 0.0
+    """The most that the forward holds at any BN call, per sample."""
 
     def reached(self) -> frozenset[BatchNormKey]:
         """BN calls that a dropout reaches, directly or through other BN."""
@@ -109,7 +112,12 @@ def trace_wiring(instrumented: Instrumented, batch: Batch) -> Wiring:
     mode = Interception(tracer, instrumented.sites, instrumented.stack, 0, tracer.execute)
     with instrumented.guard(), mode:
         instrumented.call(batch)
-    return Wiring(tuple(tracer.batch_norms), tuple(tracer.noises), tuple(tracer.order))
+    return Wiring(
+        tuple(tracer.batch_norms),
+        tuple(tracer.noises),
+        tuple(tracer.order),
+        tracer.liveness.peak / max(batch.size, 1),
+    )
 
 
 class _Tracer:
@@ -120,10 +128,11 @@ class _Tracer:
         self.batch_norms: list[BatchNormVisit] = []
         self.noises: list[NoiseVisit] = []
         self.order: list[BatchNormKey | NoiseKey] = []
+        self.liveness = Liveness()
 
     def execute(self, op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Carry out an op; its outputs inherit the tags of its inputs."""
-        output = op(*args, **kwargs)
+        output = self.liveness.execute(op, args, kwargs)
         if isinstance(op, torch._ops.OpOverload):
             through = op._schema.name.partition("::")[2].strip("_") in _WEIGHT_OPS
             tags = self._union(tree_leaves((args, dict(kwargs))), through_weights=through)
@@ -134,6 +143,7 @@ class _Tracer:
     def batch_norm(self, call: BatchNormCall, batch: int) -> Tensor:
         """Note what arrives; what leaves carries only this BN's name."""
         self.order.append(call.key)
+        self.liveness.parked()
         arrived = self._union([call.input], through_weights=False)
         self.batch_norms.append(
             BatchNormVisit(
@@ -186,6 +196,7 @@ class _Tracer:
             tags = self._union([leaf], through_weights=False)
             copy = leaf if _is_in_place(call) else leaf.clone()
             self._mark(copy, {**tags, call.key: case})
+            self.liveness.note(copy)
             return copy
 
         return tree_map(named, output)

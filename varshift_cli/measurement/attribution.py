@@ -19,7 +19,7 @@ from varshift_cli.instrument.calls import NoiseCall
 from varshift_cli.measurement.comparison import Comparing, Comparison, Subject, log_mean
 from varshift_cli.measurement.few import few_samples
 from varshift_cli.measurement.layers import LayerMoments
-from varshift_cli.measurement.passes import forget, run_population
+from varshift_cli.measurement.passes import Plan, forget, plan_passes, run_population
 from varshift_cli.measurement.regimes import PopulationRegime, Switch, all_off, all_on
 from varshift_cli.measurement.samples import Samples
 from varshift_cli.records import Batch, Progress, stage
@@ -167,18 +167,19 @@ class _Rounds:
         )  # fmt: skip
         if not batches:
             return 0
-        clean = self._pass(batches, samples, all_off)
+        plan = plan_passes(self._subject.instrumented, batches, self._subject.wiring)
+        clean = self._pass(batches, samples, plan, all_off)
         comparing = None
         if not self._rounds:
             comparing = Comparing(self._subject, self._layers, clean)
             comparing.predict(batches, samples)
             self._progress.advance()
             self.comparisons = comparing.found
-        joint = self._pass(batches, samples, all_on) if self._second else None
+        joint = self._pass(batches, samples, plan, all_on) if self._second else None
         found: dict[BatchNormKey, dict[NoiseKey, Share]] = {key: {} for key in self._targets}
         for noise in self._wanted:
-            alone = self._pass(batches, samples, _only(noise))
-            rest = self._pass(batches, samples, _all_but(noise)) if joint else None
+            alone = self._pass(batches, samples, plan, _only(noise))
+            rest = self._pass(batches, samples, plan, _all_but(noise)) if joint else None
             if comparing is not None:
                 comparing.compare(noise, alone)
             for key in self._targets:
@@ -194,10 +195,10 @@ class _Rounds:
         return count
 
     def _pass(
-        self, batches: Sequence[Batch], samples: Samples, switch: Switch
+        self, batches: Sequence[Batch], samples: Samples, plan: Plan, switch: Switch
     ) -> Mapping[BatchNormKey, GroupMoments]:
         regime = PopulationRegime(samples, noise_on=switch, seed=self._subject.seed)
-        run_population(self._subject.instrumented, batches, regime, forget)
+        run_population(self._subject.instrumented, batches, regime, forget, plan=plan)
         self._progress.advance()
         return regime.gathered.moments
 

@@ -15,18 +15,25 @@ from varshift_cli.instrument import (
     NoiseKey,
     Wiring,
     borrowed,
-    trace_wiring,
 )
 from varshift_cli.instrument.borrow import Forward, device_of
 from varshift_cli.instrument.failures import told_forward_errors
 from varshift_cli.instrument.lockstep import ForwardRaised
+from varshift_cli.instrument.prefix import Carrier
 from varshift_cli.instrument.probing import Probe, probe
 from varshift_cli.measurement.layers import LayerMoments
 from varshift_cli.measurement.outputs import Outputs
-from varshift_cli.measurement.passes import Procedure, run_eval, run_population
+from varshift_cli.measurement.passes import (
+    Plan,
+    Procedure,
+    plan_passes,
+    run_eval,
+    run_population,
+    wire,
+)
 from varshift_cli.measurement.regimes import EvalRegime, PopulationRegime
 from varshift_cli.measurement.regroup import join_batches, join_factor
-from varshift_cli.measurement.samples import Samples, few_of, identify
+from varshift_cli.measurement.samples import Samples, identify
 from varshift_cli.measurement.small_batches import (
     BatchRegime,
     BatchVariances,
@@ -141,7 +148,7 @@ class _Measuring:
         self._outputs = {name: Outputs() for name in ("eval", "clean", "train")}
 
     def run(self, training: tuple[Sequence[Batch], Samples] | None) -> Measurement:
-        wiring, shown = self._wire()
+        wiring, shown = wire(self._instrumented, self._batches)
         if not self._catalogue.sites:
             raise nothing_to_measure(self._catalogue)
         join = self._join_factor(wiring, shown)
@@ -155,14 +162,12 @@ class _Measuring:
             join, joined = 1, (self._batches, self._samples)
             self._outputs["eval"].forget()
             deployed = self._deployed(joined)
-        clean, procedure = self._population(
-            "clean pass, dropout off", "clean", joined, noise_on=False
-        )
+        plan = plan_passes(self._instrumented, joined[0], wiring, self._memory)
+        recorder, player = plan.carriers(wiring)
+        clean, procedure = self._population("clean", joined, plan, recorder, noise_on=False)
         train = clean
         if clean.noise_seen:
-            train, second = self._population(
-                "train pass, dropout on", "train", joined, noise_on=True
-            )
+            train, second = self._population("train", joined, plan, player, noise_on=True)
             procedure = replace(procedure, diverged_at=procedure.diverged_at or second.diverged_at)
         return Measurement(
             self._layers(deployed, clean, train, self._as_in_training(training)),
@@ -176,21 +181,6 @@ class _Measuring:
             join,
             self._probe(shown),
         )
-
-    def _wire(self) -> tuple[Wiring, Batch]:
-        """The wiring, and the batch that showed it."""
-        whole = self._batches[0]
-        few = few_of(whole)
-        try:
-            return trace_wiring(self._instrumented, few), few
-        except Exception as error:
-            if few is whole:
-                raise ForwardRaised(0) from error
-        # A model recorded or written for one batch size takes no other.
-        try:
-            return trace_wiring(self._instrumented, whole), whole
-        except Exception as error:
-            raise ForwardRaised(0) from error
 
     def _probe(self, few: Batch) -> Probe:
         """Last, since a forward in train may change a state that the passes rely on."""
@@ -219,9 +209,10 @@ class _Measuring:
 
     def _population(
         self,
-        title: str,
         name: str,
         joined: tuple[Sequence[Batch], Samples],
+        plan: Plan,
+        carrier: Carrier | None,
         *,
         noise_on: bool,
     ) -> tuple[PopulationRegime, Procedure]:
@@ -229,6 +220,7 @@ class _Measuring:
         # What its class freezes keeps its buffers in training too.
         kept = [name for name, site in self._catalogue.sites.items() if site.frozen]
         regime = PopulationRegime(samples, noise_on=noise_on, seed=self._seed, kept=kept)
+        title = f"{name} pass, dropout {'on' if noise_on else 'off'}"
         # Forwards end all at once in lockstep; what tells of its progress is each BN call.
         with stage(self._progress, title, len(batches) * len(self._catalogue.sites)):
             regime.on_settled = self._progress.advance
@@ -237,7 +229,8 @@ class _Measuring:
                 batches,
                 regime,
                 self._keep(name, _say_nothing),
-                memory=self._memory,
+                plan=plan,
+                carrier=carrier,
             )
         return regime, procedure
 

@@ -39,13 +39,13 @@ class Outputs:
     values: int = 0
 
     def keep(self, index: int, output: Any) -> None:
-        """Keep one batch's output, as float32 on the CPU, while there is room."""
+        """Keep a copy of one batch's output, as float32 on the CPU, while there is room."""
         tensor = primary_output(output)
         if tensor is None or not tensor.is_floating_point():
             return
         self.values += tensor.numel()
         if self.values <= MAX_KEPT:
-            self.kept[index] = tensor.detach().float().cpu()
+            self.kept[index] = tensor.detach().to("cpu", torch.float32, copy=True)
 
     def forget(self) -> None:
         """Drop everything: this regime is run again."""

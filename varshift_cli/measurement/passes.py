@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from varshift_cli.instrument.forwards import Instrumented
-from varshift_cli.instrument.liveness import live_bytes
 from varshift_cli.instrument.lockstep import Diverged, ForwardRaised, run_lockstep
+from varshift_cli.instrument.prefix import Carrier, Plainly, recorder_and_player
 from varshift_cli.instrument.stepwise import run_stepwise
+from varshift_cli.instrument.wiring import Wiring, trace_wiring
 from varshift_cli.measurement.memory import memory_budget, plan_windows
 from varshift_cli.measurement.regimes import EvalRegime, PopulationRegime
 from varshift_cli.measurement.samples import few_of
@@ -33,6 +34,25 @@ class Procedure:
     def method(self) -> str:
         """As reported."""
         return "lockstep" if self.diverged_at is None else "layer by layer"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How batches are to go through a population pass.
+
+    Attributes:
+        windows: Numbered batches that wait for each other.
+        spare: Bytes of the budget that they leave; 0 where there are several windows.
+    """
+
+    windows: Sequence[Sequence[tuple[int, Batch]]]
+    spare: int = 0
+
+    def carriers(self, wiring: Wiring) -> tuple[Carrier, Carrier]:
+        """For a clean pass and the train pass after it, which takes from it what is the same."""
+        if self.spare > 0 and any(visit.p != 0.0 for visit in wiring.noises):
+            return recorder_and_player(self.spare)
+        return Plainly(), Plainly()
 
 
 def forget(_index: int, _output: object) -> None:
@@ -59,13 +79,52 @@ def run_eval(
         keep(index, output)
 
 
+def wire(instrumented: Instrumented, batches: Sequence[Batch]) -> tuple[Wiring, Batch]:
+    """The wiring, and the batch that showed it: a few samples of the first, or all of it.
+
+    Raises:
+        ForwardRaised: The model raised.
+    """
+    whole = batches[0]
+    few = few_of(whole)
+    try:
+        return trace_wiring(instrumented, few), few
+    except Exception as error:
+        if few is whole:
+            raise ForwardRaised(0) from error
+    # A model recorded or written for one batch size takes no other.
+    try:
+        return trace_wiring(instrumented, whole), whole
+    except Exception as error:
+        raise ForwardRaised(0) from error
+
+
+def plan_passes(
+    instrumented: Instrumented, batches: Sequence[Batch], wiring: Wiring, memory: int | None = None
+) -> Plan:
+    """Windows of batches that memory allows for.
+
+    Args:
+        instrumented: The model.
+        batches: All of them.
+        wiring: Tells what a parked forward holds.
+        memory: Bytes that parked forwards may hold; half of what is free by default.
+    """
+    device = next((site.running_var.device for site in instrumented.sites.values()), "cpu")
+    budget = memory_budget(None, device) if memory is None else memory
+    windows = plan_windows(batches, wiring.live_bytes, budget)
+    parked = wiring.live_bytes * sum(batch.size for batch in batches)
+    return Plan(windows, max(int(budget - parked), 0) if len(windows) == 1 else 0)
+
+
 def run_population(
     instrumented: Instrumented,
     batches: Sequence[Batch],
     regime: PopulationRegime,
     keep: Keep,
     *,
-    memory: int | None = None,
+    plan: Plan | None = None,
+    carrier: Carrier | None = None,
 ) -> Procedure:
     """Every batch, BN normalising by the statistics of all of them.
 
@@ -74,7 +133,8 @@ def run_population(
         batches: All of them; a single one needs no threads.
         regime: Takes and gives the statistics.
         keep: Told as each forward ends.
-        memory: Bytes that parked forwards may hold; half of what is free by default.
+        plan: In which windows; by default what half of the free memory allows for.
+        carrier: Carries out the ops of forwards in lockstep.
 
     Returns:
         How it was done: in lockstep, or layer by layer where control flow depends on the data; in
@@ -84,32 +144,23 @@ def run_population(
         ForwardRaised: The model raised.
     """
     instrumented.decide(few_of(batches[0]))
-    windows = _windows(instrumented, batches, memory)
+    plan = plan or _plan_for(instrumented, batches)
     diverged: str | None = None
-    for window in windows:
+    for window in plan.windows:
         regime.begin_window(len(window))
         if diverged is None:
             try:
-                run_lockstep(instrumented, regime, window, keep)
+                run_lockstep(instrumented, regime, window, keep, carrier or Plainly())
             except Diverged as parting:
                 diverged = parting.name
                 regime.discard_window()
         if diverged is not None:
             run_stepwise(instrumented, regime, window, keep)
         regime.close_window()
-    return Procedure(len(windows), diverged)
+    return Procedure(len(plan.windows), diverged)
 
 
-def _windows(
-    instrumented: Instrumented, batches: Sequence[Batch], memory: int | None
-) -> list[list[tuple[int, Batch]]]:
-    if len(batches) < 2:
-        return plan_windows(batches, 0.0, 1)
-    few = few_of(batches[0])
-    device = next((site.running_var.device for site in instrumented.sites.values()), "cpu")
-    budget = memory_budget(None, device) if memory is None else memory
-    try:
-        held = live_bytes(instrumented, few) / few.size
-    except Exception:  # noqa: BLE001 - a forward that fails on a few samples tells nothing here
-        held = 0.0
-    return plan_windows(batches, held, budget)
+def _plan_for(instrumented: Instrumented, batches: Sequence[Batch]) -> Plan:
+    if len(batches) == 1:
+        return Plan([list(enumerate(batches))])
+    return plan_passes(instrumented, batches, wire(instrumented, batches)[0])

@@ -133,7 +133,7 @@ class Study:
                     {layer.key: layer.clean for layer in measured.layers},
                     {layer.key: layer.train for layer in measured.layers},
                     self.seed,
-                    measured.wiring.reached(),
+                    measured.wiring,
                     frozen,
                     tell,
                 )

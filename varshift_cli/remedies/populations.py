@@ -13,13 +13,21 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from varshift_cli.instrument import BatchNormCatalogue, borrowed, trace_wiring
+from varshift_cli.instrument import BatchNormCatalogue, Wiring, borrowed
 from varshift_cli.instrument.borrow import Forward, device_of
 from varshift_cli.instrument.failures import told_forward_errors
-from varshift_cli.measurement.passes import Procedure, forget, run_population
+from varshift_cli.instrument.prefix import Carrier
+from varshift_cli.measurement.passes import (
+    Plan,
+    Procedure,
+    forget,
+    plan_passes,
+    run_population,
+    wire,
+)
 from varshift_cli.measurement.regimes import PopulationRegime
 from varshift_cli.measurement.regroup import join_batches
-from varshift_cli.measurement.samples import Samples, few_of, identify
+from varshift_cli.measurement.samples import Samples, identify
 from varshift_cli.records import Batch, Progress, stage
 from varshift_cli.remedies.selection import Selection, select_layers
 from varshift_cli.statistics import Population
@@ -91,10 +99,13 @@ def gather_populations(work: Workload, *, with_train: bool) -> Populations:
     )
     batches, samples = join_batches(work.batches, samples, work.join)
     work = work.on(batches)
+    wiring, plan = _planned(work)
     kept: frozenset[str] = frozenset(work.frozen)
     while True:
+        recorder, player = plan.carriers(wiring) if with_train else (None, None)
         clean = PopulationRegime(samples, noise_on=False, seed=work.seed, grouped=False, kept=kept)
-        procedure = _run(work, clean, "clean pass, dropout off")
+        title = "clean pass, dropout off"
+        procedure = _run(work, clean, title, plan, recorder)
         selection, unwritten = _selected(work, clean)
         if unwritten <= kept:
             break
@@ -108,10 +119,11 @@ def gather_populations(work: Workload, *, with_train: bool) -> Populations:
             noisy = PopulationRegime(
                 samples, noise_on=True, seed=work.seed, grouped=False, kept=kept
             )
-            second = _run(work, noisy, "train pass, dropout on")
+            title = "train pass, dropout on"
+            second = _run(work, noisy, title, plan, player)
             procedure = replace(procedure, diverged_at=procedure.diverged_at or second.diverged_at)
             train = _pooled(noisy, selection)
-            reached = _reached(work)
+            reached = frozenset(key.name for key in wiring.reached())
     eps = {key.name: value for key, value in clean.eps.items()}
     return Populations(found, train, eps, reached, selection, procedure)
 
@@ -135,21 +147,24 @@ def _pooled(regime: PopulationRegime, selection: Selection) -> dict[str, Populat
     }
 
 
-def _run(work: Workload, regime: PopulationRegime, name: str) -> Procedure:
-    regime.on_settled = work.progress.advance
+def _planned(work: Workload) -> tuple[Wiring, Plan]:
     with (
-        stage(work.progress, name, len(work.batches) * len(work.catalogue.sites)),
         told_forward_errors(work.model, work.batches),
         borrowed(work.model, work.catalogue, work.forward) as instrumented,
     ):
-        return run_population(instrumented, work.batches, regime, forget, memory=work.memory)
+        wiring, _shown = wire(instrumented, work.batches)
+        return wiring, plan_passes(instrumented, work.batches, wiring, work.memory)
 
 
-def _reached(work: Workload) -> frozenset[str]:
-    whole = work.batches[0]
-    with borrowed(work.model, work.catalogue, work.forward) as instrumented:
-        try:
-            wiring = trace_wiring(instrumented, few_of(whole))
-        except Exception:  # noqa: BLE001 - a model recorded for one batch size takes no other
-            wiring = trace_wiring(instrumented, whole)
-    return frozenset(key.name for key in wiring.reached())
+def _run(
+    work: Workload, regime: PopulationRegime, title: str, plan: Plan, carrier: Carrier | None
+) -> Procedure:
+    regime.on_settled = work.progress.advance
+    with (
+        stage(work.progress, title, len(work.batches) * len(work.catalogue.sites)),
+        told_forward_errors(work.model, work.batches),
+        borrowed(work.model, work.catalogue, work.forward) as instrumented,
+    ):
+        return run_population(
+            instrumented, work.batches, regime, forget, plan=plan, carrier=carrier
+        )

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from varshift_cli.errors import FixDeclinedError
-from varshift_cli.instrument import BatchNormCatalogue, BatchNormKey, Instrumented
+from varshift_cli.instrument import BatchNormCatalogue, BatchNormKey, Instrumented, Wiring
 from varshift_cli.instrument.calls import BatchNormCall, DropoutCall, NoiseCall
 from varshift_cli.instrument.noise import DROPOUT, GAUSSIAN_DROPOUT, UOUT
-from varshift_cli.measurement.passes import forget, run_eval, run_population
+from varshift_cli.measurement.passes import forget, plan_passes, run_eval, run_population
 from varshift_cli.measurement.regimes import (
     EvalRegime,
     PopulationRegime,
@@ -92,7 +92,7 @@ class Bench:
         clean: C of every BN call, over everything.
         train: T of every BN call, over everything.
         seed: Of the noise.
-        reached: BN calls that a dropout reaches, through other BN too.
+        wiring: Which dropout reaches which BN.
         frozen: Names of BN that no repair writes.
         tell: Told of each pass.
     """
@@ -105,7 +105,7 @@ class Bench:
     clean: Mapping[BatchNormKey, GroupMoments]
     train: Mapping[BatchNormKey, GroupMoments]
     seed: int
-    reached: frozenset[BatchNormKey]
+    wiring: Wiring
     frozen: Collection[str]
     tell: Callable[[], None]
 
@@ -157,6 +157,7 @@ class _Trying:
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
+        self._plan = plan_passes(bench.instrumented, bench.batches, bench.wiring)
         self._clean = self._population(all_off)
         self._eps = self._clean.eps
         self._resampling = Resampling.of(bench.samples.count, bench.seed)
@@ -178,7 +179,7 @@ class _Trying:
             {name: clean[name] for name in names},
             {name: train[name] for name in names},
             {key.name: eps for key, eps in self._eps.items()},
-            frozenset(key.name for key in bench.reached),
+            frozenset(key.name for key in bench.wiring.reached()),
             selection,
             self._procedure,
         )
@@ -215,7 +216,9 @@ class _Trying:
     def _population(self, switch: Switch) -> PopulationRegime:
         bench = self._bench
         regime = PopulationRegime(bench.samples, noise_on=switch, seed=bench.seed)
-        self._procedure = run_population(bench.instrumented, bench.batches, regime, forget)
+        self._procedure = run_population(
+            bench.instrumented, bench.batches, regime, forget, plan=self._plan
+        )
         bench.tell()
         return regime
 
