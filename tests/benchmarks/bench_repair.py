@@ -1,6 +1,9 @@
 """What the repairs cost, how much memory they take, and how exact they are, beside their peers.
 
     python tests/benchmarks/bench_repair.py [--rounds 5] [--only speed|memory|exactness]
+        [--device cuda]
+
+``--device`` is that of the speeds.
 
 Speed: medians over rounds of each pass's time divided by that of a bare forward of the same
 batches, and by ``update_bn``, all taking turns within a round, on a net of ResNet-18's size.
@@ -41,10 +44,12 @@ SIZES = (2, 8, 32, 128)
 BUDGETS = ("32M", "64M", "128M", "256M", "1G")
 
 
-def speed(rounds: int, shape: tuple[int, ...] = (256, 3, 64, 64), size: int = 32) -> None:
+def speed(
+    rounds: int, device: str, shape: tuple[int, ...] = (256, 3, 64, 64), size: int = 32
+) -> None:
     """Print what a recalibration and a correction cost."""
     torch.manual_seed(0)
-    model, x = resnet18().eval(), torch.randn(shape)
+    model, x = resnet18().eval().to(device), torch.randn(shape, device=device)
     inputs = list(x.split(size))
     work = Workload(model, find_batch_norms(model), batches_of(x, size), (), SilentProgress())
 
@@ -68,9 +73,11 @@ def speed(rounds: int, shape: tuple[int, ...] = (256, 3, 64, 64), size: int = 32
         for name, run in passes.items():
             began = time.perf_counter()
             run()
+            if device != "cpu":
+                torch.cuda.synchronize()
             if turn:
                 times[name].append(time.perf_counter() - began)
-    print(f"speed: ResNet-18 size, {shape[0]} samples of {shape[2]} px, batch {size}")
+    print(f"speed: ResNet-18 size, {shape[0]} samples of {shape[2]} px, batch {size}, on {device}")
     print(f"  {'':14}{'x bare':>8}{'x update_bn':>13}{'s':>8}")
     for name, own in times.items():
         print(
@@ -248,13 +255,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=("speed", "memory", "exactness"))
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child is not None:
         print(*measure_peak(*arguments.child))
         return
     if arguments.only in {None, "speed"}:
-        speed(arguments.rounds)
+        speed(arguments.rounds, arguments.device)
     if arguments.only in {None, "memory"}:
         memory()
     if arguments.only in {None, "exactness"}:
