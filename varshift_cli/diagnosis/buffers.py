@@ -48,9 +48,9 @@ def _pair(layer: LayerMoments) -> Pair | None:
     """ln T/C and ln R/C over live channels of a layer that dropout moves."""
     if layer.train is layer.clean:
         return None
-    train, clean = layer.train.pooled().var.cpu(), layer.clean.pooled().var.cpu()
-    running = layer.site.running_var.detach().double().cpu()
-    deployed = layer.eval.pooled().var.cpu()
+    train, clean = layer.train.pooled().var, layer.clean.pooled().var
+    running = layer.site.held_var
+    deployed = layer.eval.pooled().var
     if not all(bool(var.isfinite().all()) for var in (train, clean, deployed)):
         return None  # values overflow here: what is left of them tells nothing
     live = live_channels(running, deployed, layer.eps)

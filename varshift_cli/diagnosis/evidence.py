@@ -115,32 +115,32 @@ class Evidence:
     @cached_property
     def live(self) -> Tensor:
         """Channels that carry a signal and are finite, shape (all channels,), bool."""
-        running = self.layer.site.running_var.detach().double().cpu()
-        mean = self.layer.site.running_mean.detach().double().cpu()
+        running = self.layer.site.held_var
+        mean = self.layer.site.held_mean
         pooled = self.target.pooled()
-        alive = live_channels(running, pooled.var.cpu(), self.eps)
+        alive = live_channels(running, pooled.var, self.eps)
         finite = running.isfinite() & mean.isfinite() & (running >= 0.0)
-        return alive & finite & pooled.var.cpu().isfinite() & pooled.mean.cpu().isfinite()
+        return alive & finite & pooled.var.isfinite() & pooled.mean.isfinite()
 
     @cached_property
     def running_var(self) -> Tensor:
         """R."""
-        return self.layer.site.running_var.detach().double().cpu()[self.live]
+        return self.layer.site.held_var[self.live]
 
     @cached_property
     def running_mean(self) -> Tensor:
         """Stored mean."""
-        return self.layer.site.running_mean.detach().double().cpu()[self.live]
+        return self.layer.site.held_mean[self.live]
 
     @cached_property
     def train_var(self) -> Tensor:
         """T."""
-        return self.target.pooled().var.cpu()[self.live]
+        return self.target.pooled().var[self.live]
 
     @cached_property
     def train_mean(self) -> Tensor:
         """Mean of the train pass."""
-        return self.target.pooled().mean.cpu()[self.live]
+        return self.target.pooled().mean[self.live]
 
     @cached_property
     def log(self) -> Tensor:
@@ -187,7 +187,7 @@ class Evidence:
         """Variance of the samples' own means, from the spread of group means."""
         if self.groups.groups < 2:
             return torch.zeros_like(self.train_var)
-        means: Tensor = self.groups.mean.cpu()[:, self.live]
+        means: Tensor = self.groups.mean[:, self.live]
         return torch.minimum(means.var(dim=0) * self.samples, self.train_var)
 
     @cached_property
@@ -206,7 +206,7 @@ class Evidence:
         if self.groups.groups < 2:
             return torch.zeros_like(self.train_var)
         count = (self.groups.count - 1.0).clamp(min=1.0).unsqueeze(1)
-        within = (self.groups.m2 / count).cpu()[:, self.live]
+        within = (self.groups.m2 / count)[:, self.live]
         relative: Tensor = within.std(dim=0) / within.mean(dim=0).clamp(min=1e-30)
         return relative * math.sqrt(self.samples)
 
@@ -219,8 +219,8 @@ class Evidence:
         if float(groups.count.sum()) < _LEAST_VALUES:
             return Errors(math.inf, math.inf, math.inf)
         mean, var = groups.reweighted(1.0 - torch.eye(groups.groups, dtype=torch.float64))
-        log = torch.log(var.cpu()[:, self.live] + self.eps)
-        drift = mean.cpu()[:, self.live] / (self.train_var + self.eps).sqrt()
+        log = torch.log(var[:, self.live] + self.eps)
+        drift = mean[:, self.live] / (self.train_var + self.eps).sqrt()
         return Errors(
             jackknife_error(log.mean(dim=1)),
             _mean(_by_channel(log)),
@@ -262,9 +262,9 @@ class Evidence:
         """Whether the T of this layer on other samples differs beyond what samples explain."""
         both = self.live & other.live
         here, there = self.target.pooled(), other.target.pooled()
-        var, mean = here.var.cpu()[both] + self.eps, here.mean.cpu()[both]
-        log = torch.log(var / (there.var.cpu()[both] + self.eps))
-        drift = (mean - there.mean.cpu()[both]) / var.sqrt()
+        var, mean = here.var[both] + self.eps, here.mean[both]
+        log = torch.log(var / (there.var[both] + self.eps))
+        drift = (mean - there.mean[both]) / var.sqrt()
         return bool(self._errors.beside(other._errors).exceeded_by(log, drift))
 
     @cached_property

@@ -73,11 +73,11 @@ def staleness_of(
 
 def _distance(layer: LayerMoments) -> tuple[float, float] | None:
     """Channel means of |ln T/R| and of cv."""
-    running = layer.site.running_var.detach().double().cpu()
+    running = layer.site.held_var
     train = layer.train.populated()
     if train.groups < 2:
         return None
-    pooled = train.pooled().var.cpu()
+    pooled = train.pooled().var
     live = live_channels(running, pooled, layer.eps)
     distance = log_ratio(pooled, running, layer.eps)[live].abs()
     cv = _variation(train)[live]
@@ -88,6 +88,6 @@ def _distance(layer: LayerMoments) -> tuple[float, float] | None:
 
 def _variation(moments: GroupMoments) -> Tensor:
     """Relative standard deviation of the variance from group to group, shape (C,)."""
-    within = (moments.m2 / (moments.count - 1.0).clamp(min=1.0).unsqueeze(1)).cpu()
+    within = moments.m2 / (moments.count - 1.0).clamp(min=1.0).unsqueeze(1)
     mean: Tensor = within.mean(dim=0).clamp(min=1e-30)
     return within.std(dim=0) / mean

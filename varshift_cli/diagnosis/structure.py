@@ -168,7 +168,7 @@ def _distance_with(
         other = moments.get(each.layer.key)
         if other is None:
             return math.inf
-        var = other.pooled().var.cpu()[each.live]
+        var = other.pooled().var[each.live]
         total += each.distance_to(None, var)
     return total
 

@@ -40,8 +40,12 @@ class BatchNormCall:
     opaque: bool = False
     """That arithmetic is not BN's: it can be measured, but not normalised otherwise."""
 
+    def as_written(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        """Statistics, each of shape (C,), on the device and in the dtype of the buffers."""
+        return mean.to(self.site.running_mean), var.to(self.site.running_var)
+
     def normalise(self, mean: Tensor, var: Tensor) -> Tensor:
-        """BN's output with the given statistics, each of shape (C,)."""
+        """BN's output with statistics as :meth:`as_written`, each of shape (C,)."""
         if self.opaque and self.module_output is not None:
             return self.module_output
         if self.by_hook:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -50,6 +51,16 @@ class BatchNormSite:
     def num_features(self) -> int:
         """C."""
         return self.running_var.shape[0]
+
+    @property
+    def held_mean(self) -> Tensor:
+        """What the buffer holds: shape (C,), float64, on the CPU as all figures are."""
+        return self.running_mean.detach().to("cpu", torch.float64, copy=True)
+
+    @property
+    def held_var(self) -> Tensor:
+        """Likewise."""
+        return self.running_var.detach().to("cpu", torch.float64, copy=True)
 
 
 def display_names(keys: Iterable[Any]) -> dict[Any, str]:

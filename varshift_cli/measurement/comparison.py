@@ -125,7 +125,7 @@ def log_mean(
     def mean(upper: Tensor, lower: Tensor) -> Tensor:
         return log_ratio(upper, lower, layer.eps)[..., live].mean(dim=-1)
 
-    share = float(mean(top.pooled().var.cpu(), bottom.pooled().var.cpu()))
+    share = float(mean(top.pooled().var, bottom.pooled().var))
     if top.groups < 2 or top.groups != bottom.groups:
         return share, math.nan
     weights = 1.0 - torch.eye(top.groups, dtype=torch.float64)
@@ -135,5 +135,5 @@ def log_mean(
 
 def live_of(layer: LayerMoments) -> Tensor:
     """The layer's live channels, shape (C,), bool."""
-    running = layer.site.running_var.detach().double().cpu()
-    return live_channels(running, layer.eval.pooled().var.cpu(), layer.eps)
+    running = layer.site.held_var
+    return live_channels(running, layer.eval.pooled().var, layer.eps)

@@ -59,8 +59,8 @@ def layer_record(
     layer: LayerMoments, name: str, seed: int, *, with_channels: bool = False
 ) -> LayerRecord:
     """All figures of one BN call; wiring and causes are filled in by others."""
-    running_var = layer.site.running_var.detach().double().cpu()
-    running_mean = layer.site.running_mean.detach().double().cpu()
+    running_var = layer.site.held_var
+    running_mean = layer.site.held_mean
     figures = _Figures(layer, running_mean, running_var, seed)
     shift = figures.shift()
     worst, worst_ratio = figures.worst_channel()
@@ -106,12 +106,12 @@ class _Figures:
             "clean": clean,
             "train": clean if same else layer.train.populated(),
         }
-        self._means = {name: group.pooled().mean.cpu() for name, group in moments.items()}
-        self._vars = {name: group.pooled().var.cpu() for name, group in moments.items()}
+        self._means = {name: group.pooled().mean for name, group in moments.items()}
+        self._vars = {name: group.pooled().var for name, group in moments.items()}
         self._vars["running"] = running_var
         self.resampling = Resampling.of(self.eval.groups, seed)
         self._partial = {
-            name: group.reweighted(self.resampling.jackknife)[1].cpu()
+            name: group.reweighted(self.resampling.jackknife)[1]
             for name, group in moments.items()
             if group.groups == self.eval.groups
         }

@@ -51,7 +51,7 @@ class Straight:
     def add(self, x: Tensor) -> None:
         """Take in (N, C, *S)."""
         if self._moments is None:
-            self._moments = GroupMoments(1, x.shape[1], x.device)
+            self._moments = GroupMoments(1, x.shape[1])
         self._moments.add(x, 0)
 
     def quantities(self) -> Quantities | None:
@@ -72,7 +72,7 @@ class Weighted:
         self._d = filters.shape[1]
         squares = filters.square().sum(1)
         cos2 = filters.sum(1).square() / (self._d * squares)
-        self._cos2 = cos2[squares > 0.0]
+        self._cos2 = cos2[squares > 0.0].cpu()
         self._inputs: GroupMoments | None = None
         self._sums: GroupMoments | None = None
 
@@ -83,8 +83,8 @@ class Weighted:
             x = x.reshape(-1, x.shape[-1])
         sums = weights.window_sums()
         if self._inputs is None or self._sums is None:
-            self._inputs = GroupMoments(1, x.shape[1], x.device)
-            self._sums = GroupMoments(1, sums.shape[1], x.device)
+            self._inputs = GroupMoments(1, x.shape[1])
+            self._sums = GroupMoments(1, sums.shape[1])
         self._inputs.add(x, 0)
         self._sums.add(sums, 0)
 
@@ -97,7 +97,7 @@ class Weighted:
         if self._d < 2 or not float(v) > 0.0:
             return None
         rho = (total / (self._d * v) - 1.0) / (self._d - 1.0)
-        delta = weighted_delta(c, v, rho, self._d * self._cos2.to(c.device), self._spread)
+        delta = weighted_delta(c, v, rho, self._d * self._cos2, self._spread)
         found = _checked(c, v, delta)
         if found is None:
             return None

@@ -154,7 +154,7 @@ def predict(
             pair.reason,
             clean,
             clean if pair.base is None else pair.base,
-            pair.extra if pair.reason is None else None,
+            None if pair.extra is None or pair.reason is not None else pair.extra.cpu(),
             None if paper is None else paper.quantities(),
         )
     return found
@@ -223,8 +223,7 @@ class _Following:
         known = self._statistics.get(call.key)
         if known is None:
             return call.as_deployed()
-        dtype = call.site.running_var.dtype
-        return call.normalise(known.mean.to(dtype), known.var.to(dtype))
+        return call.normalise(*call.as_written(known.mean, known.var))
 
     def _gather(self, pair: _Gathered, image: Image, x: Tensor, group: Tensor | int) -> None:
         pair.through = image.through
@@ -238,12 +237,12 @@ class _Following:
         pair.extra = pair.extra.index_add(0, rows.to(x.device), by_row)
         if image.surplus is not None:
             if pair.base is None:
-                pair.base = GroupMoments(self._samples.count, x.shape[1], x.device)
+                pair.base = GroupMoments(self._samples.count, x.shape[1])
             pair.base.add(x + image.surplus, group)
 
     def _moments(
         self, known: dict[BatchNormKey, GroupMoments], key: BatchNormKey, x: Tensor
     ) -> GroupMoments:
         if key not in known:
-            known[key] = GroupMoments(self._samples.count, x.shape[1], x.device)
+            known[key] = GroupMoments(self._samples.count, x.shape[1])
         return known[key]

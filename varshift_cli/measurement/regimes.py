@@ -52,7 +52,7 @@ class MomentsByCall:
         moments = self.moments.get(call.key)
         if moments is None:
             groups = self._samples.count if self._grouped else 1
-            moments = GroupMoments(groups, x.shape[1], x.device)
+            moments = GroupMoments(groups, x.shape[1])
             self.moments[call.key] = moments
         moments.add(x, self._samples.group_of(batch, x.shape[0]) if self._grouped else 0)
 
@@ -134,6 +134,7 @@ class PopulationRegime:
         self._kept = frozenset(kept)
         self._window = MomentsByCall(samples, grouped=grouped)
         self._settled: dict[BatchNormKey, tuple[Tensor, Tensor]] = {}
+        self._written: dict[BatchNormKey, tuple[Tensor, Tensor]] = {}
         self.gathered = MomentsByCall(samples, grouped=grouped)
         self.noise_seen: dict[NoiseKey, float | None] = {}
         self.batch_statistics: set[str] = set()
@@ -161,9 +162,11 @@ class PopulationRegime:
             return normalise_by_batch(call)
         if call.key.name in self._kept:
             return call.as_deployed()
-        mean, var = self._settled[call.key]
-        dtype = call.site.running_var.dtype
-        return call.normalise(mean.to(dtype), var.to(dtype))
+        written = self._written.get(call.key)
+        if written is None:
+            # Once, not for every batch: a copy to another device is a wait.
+            written = self._written[call.key] = call.as_written(*self._settled[call.key])
+        return call.normalise(*written)
 
     def noise(self, call: NoiseCall, batch: int) -> Any:
         """What the switch says, whatever flag the model passed."""
@@ -185,3 +188,4 @@ class PopulationRegime:
         """Forget what the current window gathered."""
         self._window = MomentsByCall(self._samples, grouped=self._grouped)
         self._settled.clear()
+        self._written.clear()

@@ -66,7 +66,7 @@ class BatchRegime:
 
     def batch_norm(self, call: BatchNormCall, batch: int) -> Tensor:
         """Note the variance within this batch, and normalise by it."""
-        var = GroupMoments.of(call.input).pooled().var.cpu()
+        var = GroupMoments.of(call.input).pooled().var
         count = self._count.setdefault(call.key, torch.zeros(self._samples.count).double())
         total = self._total.setdefault(
             call.key, torch.zeros(self._samples.count, var.shape[0]).double()

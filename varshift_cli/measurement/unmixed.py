@@ -112,7 +112,7 @@ class UnmixedRegime:
         share = 1.0 / sum(each == kind for each in self._plan.kinds)
         for sums, value in ((self._mean, found.mean), (self._var, found.var)):
             zeros = torch.zeros(self._plan.count, value.shape[0], dtype=torch.float64)
-            sums.setdefault(call.key, zeros)[kind] += share * value.cpu()
+            sums.setdefault(call.key, zeros)[kind] += share * value
         return normalise_by_batch(call)
 
     def noise(self, call: NoiseCall, batch: int) -> Any:

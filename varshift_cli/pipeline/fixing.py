@@ -240,7 +240,7 @@ def _changes_nothing(new: NewStatistics, work: Workload) -> bool:
     """Whether every new statistic is the old one but for rounding."""
     for name, population in new.populations.items():
         site = work.catalogue.sites[name]
-        var, mean = site.running_var.detach().double(), site.running_mean.detach().double()
+        var, mean = site.held_var, site.held_mean
         scale = population.var.clamp(min=1e-30)
         if not bool(((var - population.var).abs() <= _SAME * scale).all()):
             return False

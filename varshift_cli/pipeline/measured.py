@@ -15,8 +15,8 @@ def verification_of(measured: Measurement) -> Verification:
     calls = (
         (
             layer.key.name,
-            layer.site.running_var.detach().double(),
-            layer.eval.pooled().var.to(layer.site.running_var.device),
+            layer.site.held_var,
+            layer.eval.pooled().var,
             layer.eps,
         )
         for layer in measured.layers

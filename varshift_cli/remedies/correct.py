@@ -17,7 +17,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from varshift_cli.errors import FixDeclinedError
 from varshift_cli.instrument import BatchNormCatalogue, BatchNormSite
@@ -70,7 +69,7 @@ def _moved(clean: Population, train: Population, eps: float, *, reached: bool) -
 def _difference(
     site: BatchNormSite, clean: Population, train: Population, eps: float
 ) -> Population:
-    running_mean, running_var = _double(site.running_mean), _double(site.running_var)
+    running_mean, running_var = site.held_mean, site.held_var
     ratio = (clean.var + eps) / (train.var + eps)
     # As running_var * ratio + eps * (ratio - 1), so that a ratio of exactly 1 changes no bit.
     var = (running_var * ratio + eps * (ratio - 1.0)).clamp(min=0.0)
@@ -84,7 +83,3 @@ def _check_running(site: BatchNormSite) -> None:
             f"the running statistics of '{site.name}' are not finite: there is nothing to correct",
             hint="--recalibrate replaces them.",
         )
-
-
-def _double(buffer: Tensor) -> Tensor:
-    return buffer.detach().double()

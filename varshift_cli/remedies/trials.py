@@ -245,7 +245,7 @@ class _Trying:
     def _shift(self, key: BatchNormKey, moments: GroupMoments, regime: _Deployed) -> float | None:
         running = regime.running_var(key, self._bench.catalogue)
         populated = moments.populated()
-        var = populated.pooled().var.cpu()
+        var = populated.pooled().var
         live = live_channels(running, var, regime.eps[key])
         if not bool(live.any()) or not bool(running.isfinite().all() & var.isfinite().all()):
             return None
@@ -269,14 +269,12 @@ class _Deployed(EvalRegime):
             return super().batch_norm(call, batch)
         self.eps[call.key] = call.eps
         self.gathered.add(call, batch)
-        dtype = call.site.running_var.dtype
-        return call.normalise(known.mean.to(dtype), known.var.to(dtype))
+        return call.normalise(*call.as_written(known.mean, known.var))
 
     def running_var(self, key: BatchNormKey, catalogue: BatchNormCatalogue) -> Tensor:
         """What the buffer would hold, shape (C,), float64."""
         known = self._statistics.get(key.name)
-        var = catalogue.sites[key.name].running_var if known is None else known.var
-        return var.detach().double().cpu()
+        return catalogue.sites[key.name].held_var if known is None else known.var
 
 
 def _by_name(moments: Mapping[BatchNormKey, GroupMoments]) -> dict[str, Population]:

@@ -103,5 +103,5 @@ def _called(
 ) -> Iterable[tuple[str, Tensor, Tensor, float]]:
     for key, moments in regime.gathered.moments.items():
         if names is None or key.name in names:
-            running = catalogue.sites[key.name].running_var.detach().double()
+            running = catalogue.sites[key.name].held_var
             yield key.name, running, moments.pooled().var, regime.eps[key]

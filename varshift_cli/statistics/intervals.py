@@ -91,7 +91,7 @@ def shift_estimate(
         live: Channels to average over, shape (C,), bool.
         resampling: Weights for the same G.
     """
-    channels = _log_ratio(moments.pooled().var.to(running_var.device), running_var, eps, live)
+    channels = _log_ratio(moments.pooled().var, running_var, eps, live)
     estimate = float(channels.abs().mean())
     groups = moments.groups
     if groups < 2:

@@ -114,17 +114,18 @@ def _column_moments(x: Tensor) -> tuple[int, Tensor, Tensor]:
 
 
 class GroupMoments:
-    """Running (count, mean, m2) for each of G groups and C channels, float64.
+    """Running (count, mean, m2) for each of G groups and C channels, float64, on the CPU.
 
-    Rows are merged a good many at a time: merging costs the same few ops for one as for many.
+    Input may be on any device, and is summed up there. Rows are merged a good many at a time:
+    merging costs the same few ops for one as for many.
     """
 
     __slots__ = ("_count", "_held", "_m2", "_mean", "_waiting")
 
-    def __init__(self, groups: int, channels: int, device: torch.device | str = "cpu") -> None:
-        self._count = torch.zeros(groups, dtype=torch.float64, device=device)
-        self._mean = torch.zeros(groups, channels, dtype=torch.float64, device=device)
-        self._m2 = torch.zeros(groups, channels, dtype=torch.float64, device=device)
+    def __init__(self, groups: int, channels: int) -> None:
+        self._count = torch.zeros(groups, dtype=torch.float64)
+        self._mean = torch.zeros(groups, channels, dtype=torch.float64)
+        self._m2 = torch.zeros(groups, channels, dtype=torch.float64)
         self._waiting: list[_Rows] = []
         self._held = 0
 
@@ -187,7 +188,7 @@ class GroupMoments:
                 torch.cat([each.m2 for each in waiting]),
                 torch.cat([each.group for each in waiting]),
             )
-        self._merge(*_sum_rows(rows, self.groups))
+        self._merge(*(summed.cpu() for summed in _sum_rows(rows, self.groups)))
 
     def _merge(self, count: Tensor, mean: Tensor, m2: Tensor) -> None:
         total = self._count + count
@@ -208,13 +209,13 @@ class GroupMoments:
     @classmethod
     def of(cls, x: Tensor) -> GroupMoments:
         """Of one batch, shape (N, C, *S), as a single group."""
-        moments = cls(1, x.shape[1], x.device)
+        moments = cls(1, x.shape[1])
         moments.add(x, 0)
         return moments
 
     def pooled(self) -> Population:
         """All groups together."""
-        weights = torch.ones(1, self.groups, dtype=torch.float64, device=self.count.device)
+        weights = torch.ones(1, self.groups, dtype=torch.float64)
         mean, var = self.reweighted(weights)
         return Population(float(self.count.sum()), mean[0], var[0])
 
@@ -225,9 +226,8 @@ class GroupMoments:
             weights: Shape (D, G), float64, not negative.
 
         Returns:
-            Mean and variance, each of shape (D, C), on the device of the weights.
+            Mean and variance, each of shape (D, C).
         """
-        home, weights = weights.device, weights.to(self.count.device)
         # Centred on the overall mean first: what is squared and subtracted below is then only
         # the spread between groups, not the mean itself.
         centre = (self.count @ self.mean) / self.count.sum()
@@ -236,7 +236,7 @@ class GroupMoments:
         first = (weights * self.count) @ offset / count
         second = weights @ self.m2 + (weights * self.count) @ offset.square()
         variance = (second - count * first.square()) / (count - 1)
-        return (centre + first).to(home), variance.to(home)
+        return centre + first, variance
 
 
 _MOST_HELD = 2**16
