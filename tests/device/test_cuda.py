@@ -86,6 +86,7 @@ def test_a_scan_gives_the_figures_of_the_cpu(name: str) -> None:
     assert {each.code for each in there.findings} == {each.code for each in here.findings}
 
 
+@pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous chunk")
 @pytest.mark.parametrize("name", EVERY)
 def test_repair_by_hand(name: str) -> None:
     """After the repair plain hooks find it in the model itself, on the device."""
@@ -118,6 +119,17 @@ def test_masks_are_those_of_the_cpu(kind: noise.NoiseKind) -> None:
     there = noise.apply_noise(kind, x.cuda(), 0.3, samples, 77)
     torch.testing.assert_close(there.cpu(), here, rtol=1e-5, atol=1e-6)
     assert torch.equal(there.cpu() == 0.0, here == 0.0)
+
+
+@pytest.mark.parametrize("name", ["CRNN", "transformer with BN"])
+def test_noise_within_kernels_belongs_to_samples_too(name: str) -> None:
+    """Dropout between layers of an RNN and in attention: the same at any batch size."""
+    build, draw = EVERY[name]
+    torch.manual_seed(0)
+    model, drawn = build(), draw(SAMPLES)
+    trained(model, cut(drawn, 16))
+    model = model.cuda()
+    assert_near(scan(model, cut(drawn, 16)), scan(model, cut(drawn, 6)), 1e-3)
 
 
 def test_the_model_and_the_generators_are_given_back() -> None:

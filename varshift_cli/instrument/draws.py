@@ -224,7 +224,8 @@ def _native_dropout(given: dict[str, Any], source: Source) -> tuple[Tensor, Tens
     x, p = given["input"], float(given["p"])
     if not given["train"] or p == 0.0:
         return x.clone(), torch.ones_like(x, dtype=torch.bool)
-    keep = source.uniform(x.shape, torch.float32, x.device) >= p
+    # As bernoulli_ draws, of which dropout is made on other devices: one mask on all of them.
+    keep = source.uniform(x.shape, torch.float32, x.device) < 1.0 - p
     scale = 0.0 if p == 1.0 else 1.0 / (1.0 - p)
     return x * (keep.to(x.dtype) * scale), keep
 

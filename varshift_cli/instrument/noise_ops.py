@@ -7,11 +7,13 @@ source.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from varshift_cli.instrument import noise
@@ -161,10 +163,26 @@ def _attention(
 def _keyed(run: Callable[[], Any], source: Source) -> Any:
     """Run an op that is made of others, its random numbers drawn from the source.
 
-    Outside inference mode it comes apart into those others. What draws inside a kernel (cuDNN) is
-    at least seeded.
+    Outside inference mode it comes apart into those others. What draws inside a kernel is at least
+    seeded.
     """
-    with torch.inference_mode(False), torch.no_grad(), seeded(source), KeyedDraws(source):
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        _without_fused_kernels(),
+        seeded(source),
+        KeyedDraws(source),
+    ):
         output = run()
     # Tensors of the world outside inference mode must not leave a dispatch mode as they are.
     return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, output)
+
+
+@contextmanager
+def _without_fused_kernels() -> Iterator[None]:
+    """On CUDA, RNN and attention with dropout are single kernels, which draw by themselves."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
+        yield
