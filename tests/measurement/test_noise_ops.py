@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.nets import batches_of
-from varshift_cli.instrument import find_batch_norms
+from varshift_cli.instrument import find_batch_norms, noise_ops
+from varshift_cli.instrument.draws import Source, named_arguments
 from varshift_cli.measurement import Measurement, layer_record, measure
 from varshift_cli.records import Case, SilentProgress
 
@@ -159,6 +161,47 @@ def test_dropout_of_attention_weights(form: str) -> None:
     assert interval is not None
     assert interval.low <= math.exp(predicted) <= interval.high
     assert predicted < -0.1
+
+
+ATTENTIONS = {
+    "plain": {},
+    "scaled": {"scale": 0.3},
+    "causal": {"is_causal": True},
+    "added mask": {"attn_mask": torch.linspace(-2, 2, 42).view(6, 7)},
+    "mask": {"attn_mask": torch.arange(42).view(6, 7) % 3 > 0},
+    "a query that sees nothing": {"attn_mask": torch.arange(6).view(6, 1).expand(6, 7) > 0},
+    "few heads of the key": {"enable_gqa": True},
+}
+
+
+@pytest.mark.parametrize("options", ATTENTIONS.values(), ids=ATTENTIONS)
+def test_attention_in_plain_steps(options: dict[str, Any]) -> None:
+    """With all weights kept it is torch's own; with a p, each weight is kept at that rate."""
+    torch.manual_seed(0)
+    heads = 2 if "enable_gqa" in options else 4
+    query, key, value = torch.randn(50, 4, 6, 8), *torch.randn(2, 50, heads, 7, 8)
+    op = torch.ops.aten.scaled_dot_product_attention.default
+    given = named_arguments(op, (query, key, value), options)
+    source = Source(0, 1, torch.arange(50))
+    expected = functional.scaled_dot_product_attention(query, key, value, **options)
+    kept = noise_ops._attend({**given, "dropout_p": 1e-12}, source)
+    torch.testing.assert_close(kept, expected, rtol=1e-4, atol=1e-5)
+    ones = {**given, "value": torch.ones_like(value), "dropout_p": 0.4}
+    found = torch.stack([noise_ops._attend(ones, source) for _ in range(200)])
+    sees = found.sum(0) > 0
+    assert float(found[:, sees].mean()) == pytest.approx(1.0, abs=0.01)
+    assert float(found[:, sees].std(0).mean()) > 0.1
+
+
+def test_attention_does_not_depend_on_the_batch_size() -> None:
+    """Its masks belong to samples, as those of every dropout."""
+    torch.manual_seed(0)
+    model, x = Attention("fused"), torch.randn(60, 8, 6) + 0.5
+    whole, parts = run(model, x, 60), run(model, x, 7)
+    for one, other in zip(whole.layers, parts.layers, strict=True):
+        torch.testing.assert_close(
+            one.train.pooled().var, other.train.pooled().var, rtol=1e-5, atol=0.0
+        )
 
 
 def test_attention_called_directly_is_noise_that_ignores_eval() -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from varshift_cli import recalibrate, scan
@@ -373,3 +374,60 @@ def test_a_plain_model_does_not_load_the_compiler() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def fused_on_the_cpu() -> Iterator[None]:
+    """TorchScript fuses on CUDA; asked for it, on the CPU as well."""
+    llvm, on_cpu = torch._C._jit_set_te_must_use_llvm_cpu, torch._C._jit_override_can_fuse_on_cpu
+    before = torch._C._jit_can_fuse_on_cpu(), torch._C._jit_texpr_fuser_enabled()
+    llvm(False)
+    on_cpu(True)
+    torch._C._jit_set_texpr_fuser_enabled(True)
+    yield
+    llvm(True)
+    on_cpu(before[0])
+    torch._C._jit_set_texpr_fuser_enabled(before[1])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.usefixtures("fused_on_the_cpu")
+@pytest.mark.parametrize("used", [True, False])
+def test_torchscript_that_is_fused(used: bool) -> None:
+    """A traced net whose BN the fuser swallows, before the scan or in it: all BN are seen."""
+    torch.manual_seed(0)
+    x = torch.randn(48, 3, 9, 9)
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Sigmoid(), nn.Dropout(0.3)),
+        *(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.Sigmoid()),
+    ).eval()
+    traced: Any = torch.jit.trace(net, x[:8])
+    before = fused(traced, x[:8]) if used else None
+    plain, found = scan(net, list(x.split(16))), scan(traced, list(x.split(16)))
+    assert [layer.name for layer in found.layers] == ["1", "5"]
+    for one, other in zip(plain.layers, found.layers, strict=True):
+        assert one.shift == pytest.approx(other.shift, rel=1e-5)
+    if used:
+        assert before
+        assert fused(traced, x[:8])
+
+
+def fused(traced: Any, x: Tensor) -> bool:
+    """Whether the fuser swallows BN once the net has been run a few times."""
+    with torch.inference_mode(), Seen() as seen:
+        for _ in range(3):
+            seen.ops.clear()
+            traced(x)
+    return not any("batch_norm" in op for op in seen.ops)
+
+
+class Seen(TorchDispatchMode):
+    """Names of ops as they arrive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ops: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.ops.add(str(func))
+        return func(*args, **(kwargs or {}))

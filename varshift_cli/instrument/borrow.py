@@ -41,9 +41,12 @@ def borrowed(
 
     def call(batch: Batch) -> Any:
         moved = to_device(batch, device)
-        return model(*moved.args, **moved.kwargs) if forward is None else forward(model, moved)
+        # Here, since it holds for a thread: TorchScript's fuser would swallow BN whole.
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            return model(*moved.args, **moved.kwargs) if forward is None else forward(model, moved)
 
     with preserved(model):
+        _forget_fused_plans(model)
         set_training(model, False)
         try:
             stack.install()
@@ -51,6 +54,13 @@ def borrowed(
         finally:
             stack.remove()
             catalogue.elsewhere.update(stack.elsewhere)
+
+
+def _forget_fused_plans(model: nn.Module) -> None:
+    """A TorchScript module that has been run keeps its fused plan; it will make a new one."""
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule) and module._c._has_method("forward"):
+            module._c._get_method("forward")._debug_flush_compilation_cache()
 
 
 def refuse_several_devices(model: nn.Module) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from varshift_cli.instrument import noise
@@ -156,8 +155,31 @@ def _attention(
         True,
         mixes=True,
         run_off=off,
-        run_on=lambda source: _keyed(lambda: _ATTENTION(*args, **kwargs), source),
+        run_on=lambda source: _attend(given, source),
     )
+
+
+def _attend(given: Mapping[str, Any], source: Source) -> Tensor:
+    """Attention in plain steps, with a mask of ours: kernels that fuse them draw their own."""
+    query, key, value = given["query"], given["key"], given["value"]
+    if given["enable_gqa"]:  # each head of the key serves several of the query
+        heads = query.shape[-3]
+        key = key.repeat_interleave(heads // key.shape[-3], -3)
+        value = value.repeat_interleave(heads // value.shape[-3], -3)
+    scale = query.shape[-1] ** -0.5 if given["scale"] is None else given["scale"]
+    scores = (query * scale) @ key.transpose(-2, -1)
+    mask = given["attn_mask"]
+    if given["is_causal"]:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None and mask.dtype is torch.bool:
+        scores = scores.masked_fill(mask.logical_not(), float("-inf"))
+    elif mask is not None:
+        scores = scores + mask
+    weights = aten._safe_softmax.default(scores, -1)
+    p = float(given["dropout_p"])
+    keep = source.uniform(weights.shape, torch.float32, weights.device) < 1.0 - p
+    result: Tensor = (weights * keep.to(weights.dtype).div_(1.0 - p)) @ value
+    return result
 
 
 def _keyed(run: Callable[[], Any], source: Source) -> Any:
@@ -180,9 +202,9 @@ def _keyed(run: Callable[[], Any], source: Source) -> Any:
 
 @contextmanager
 def _without_fused_kernels() -> Iterator[None]:
-    """On CUDA, RNN and attention with dropout are single kernels, which draw by themselves."""
+    """On CUDA an RNN is one kernel of cuDNN's, which draws by itself."""
     if not torch.cuda.is_available():
         yield
         return
-    with torch.backends.cudnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
+    with torch.backends.cudnn.flags(enabled=False):
         yield
