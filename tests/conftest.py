@@ -10,16 +10,24 @@ import torch
 # threads that wait for each other cost most of all. Commands run by tests inherit the variable.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+# Figures are compared to more digits than TF32 keeps: tests run on the CPU, where there is a GPU
+# as well, except those of tests/device.
+GPU = os.environ.get("VARSHIFT_GPU") == "1"
+if not GPU:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def pytest_collection_modifyitems(items):
-    """Leave slow tests to those who ask for them; the suite is for every change."""
-    if os.environ.get("VARSHIFT_SLOW") == "1":
-        return
-    reason = pytest.mark.skip(reason="slow; VARSHIFT_SLOW=1 runs it")
+    """Leave slow tests to those who ask for them, and the GPU's; the suite is for every change."""
+    asked = {"slow": os.environ.get("VARSHIFT_SLOW") == "1", "gpu": GPU}
+    reasons = {
+        "slow": "slow; VARSHIFT_SLOW=1 runs it",
+        "gpu": "needs a CUDA device; VARSHIFT_GPU=1 pytest tests/device runs it",
+    }
     for item in items:
-        if "slow" in item.keywords:
-            item.add_marker(reason)
+        for mark, reason in reasons.items():
+            if mark in item.keywords and not asked[mark]:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture

@@ -12,10 +12,12 @@ from varshift_cli.statistics import GroupMoments, Resampling, shift_estimate
 from varshift_cli.statistics.intervals import LEFT_ABOVE, LEFT_BELOW, t975
 
 
-@pytest.mark.parametrize("degrees", range(1, 32))
+@pytest.mark.parametrize("degrees", [*range(1, 40), 60, 1000, 10**6])
 def test_t_quantiles(degrees: int) -> None:
-    """The table agrees with scipy to its printed digits."""
-    assert t975(degrees) == pytest.approx(float(stats.t.ppf(0.975, degrees)), abs=5e-7)
+    """The table agrees with scipy to its printed digits, and so does what follows it."""
+    assert t975(degrees) == pytest.approx(
+        float(stats.t.ppf(0.975, degrees)), abs=5e-6 if degrees > 31 else 5e-7
+    )
 
 
 def estimate(x: torch.Tensor, running_var: torch.Tensor, groups: int = 32) -> tuple[float, ...]:

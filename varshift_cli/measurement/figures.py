@@ -6,7 +6,6 @@ no figure, and only a metric of the user's own can tell.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from enum import Enum
 
@@ -15,10 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from varshift_cli.records import Batch, Interval
-from varshift_cli.statistics import all_but_one_group, left_out_interval
+from varshift_cli.statistics import all_but_one_group, left_out_interval, mean_interval
 
 ACCURACY, LOSS, R2 = "accuracy", "loss", "R2"
-_Z = 1.96
 _WELL_OUTSIDE, _GOOD_MANY = 0.5, 0.1
 """A tenth of the outputs beyond [-0.5, 1.5] are logits: a regression on 0 and 1 errs less."""
 
@@ -164,9 +162,7 @@ def scored(outputs: Sequence[Tensor], targets: Tensor | None) -> list[dict[str, 
 
 def paired_change(before: Tensor, after: Tensor) -> Interval:
     """95 % interval of the mean of after - before, from the differences of samples."""
-    change = after - before
-    mean, half = float(change.mean()), _Z * float(change.std()) / math.sqrt(len(change))
-    return Interval(mean - half, mean + half)
+    return mean_interval(after - before)
 
 
 def r2_interval(outputs: Tensor, targets: Tensor) -> Interval | None:

@@ -13,6 +13,7 @@ from varshift_cli.statistics.intervals import (
     t975,
 )
 from varshift_cli.statistics.leaving_out import all_but_one_group, left_out_interval
+from varshift_cli.statistics.means import mean_interval
 from varshift_cli.statistics.moments import GroupMoments, Population
 from varshift_cli.statistics.ratios import DEAD_FRACTION, live_channels, log_ratio
 from varshift_cli.statistics.regression import Pair, SlopeEstimate, within_layer_slope
@@ -31,6 +32,7 @@ __all__ = [
     "left_out_interval",
     "live_channels",
     "log_ratio",
+    "mean_interval",
     "shift_estimate",
     "t975",
     "within_layer_slope",
