@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from varshift_cli.measurement.passes import forget, plan_passes, run_population,
 from varshift_cli.measurement.regimes import PopulationRegime
 from varshift_cli.measurement.samples import identify
 from varshift_cli.records import Batch, SilentProgress
-from varshift_cli.remedies import Workload, gather_populations
+from varshift_cli.remedies import Workload, gather_populations, populations
 from varshift_cli.statistics import GroupMoments
 
 aten = torch.ops.aten
@@ -405,3 +406,19 @@ def test_there_is_no_room_beside_several_windows() -> None:
         assert plan_passes(instrumented, batches, wiring, whole + 99).spare == 99
         assert plan_passes(instrumented, batches, wiring, whole - 1).spare == 0
         assert len(plan_passes(instrumented, batches, wiring, whole - 1).windows) == 2
+
+
+def test_a_wiring_that_is_known_is_not_traced_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fix traces the model once, however many parts it cuts the data into."""
+    model, batches = Odd(), batches_of(torch.randn(40, 6), 10)
+    catalogue = find_batch_norms(model)
+    work = Workload(model, catalogue, batches, (), SilentProgress())
+    expected = gather_populations(work, with_train=True)
+    with borrowed(model, catalogue) as instrumented:
+        wiring = wire(instrumented, batches)[0]
+    monkeypatch.setattr(populations, "wire", None)
+    found = gather_populations(replace(work, wiring=wiring), with_train=True)
+    assert found.reached == expected.reached == {"bn2"}
+    assert found.train is not None
+    assert expected.train is not None
+    assert torch.equal(found.train["bn2"].var, expected.train["bn2"].var)

@@ -112,6 +112,7 @@ def _evidence(
         measured.join,
         request.scan.seed,
         memory_budget(request.scan.memory, inputs.device),
+        measured.wiring,
     )
     return Evidence(
         measured,

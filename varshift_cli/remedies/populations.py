@@ -69,6 +69,7 @@ class Workload:
         join: How many consecutive batches may go through together.
         seed: Of dropout masks.
         memory: Bytes that parked forwards may hold; half of what is free by default.
+        wiring: Of the model, where a scan has traced it; else a small forward does.
     """
 
     model: nn.Module
@@ -80,6 +81,7 @@ class Workload:
     join: int = 1
     seed: int = 0
     memory: int | None = None
+    wiring: Wiring | None = None
 
     def on(self, batches: Sequence[Batch]) -> Workload:
         """The same on other batches."""
@@ -152,7 +154,7 @@ def _planned(work: Workload) -> tuple[Wiring, Plan]:
         told_forward_errors(work.model, work.batches),
         borrowed(work.model, work.catalogue, work.forward) as instrumented,
     ):
-        wiring, _shown = wire(instrumented, work.batches)
+        wiring = work.wiring or wire(instrumented, work.batches)[0]
         return wiring, plan_passes(instrumented, work.batches, wiring, work.memory)
 
 
