@@ -98,15 +98,15 @@ def passed_on(name: str, dropout: float, *, interval: Interval | None = None):
         (
             [passed_on("a", 0.38), passed_on("b", 0.42), passed_on("c", 1.0)],
             (
-                "that part goes when those are repaired; 2 of them have a factor of their own "
-                "(0.38 to 0.42), which stays until they are repaired too"
+                "that part goes when those are repaired; 2 of them are off by themselves as well "
+                "(E/R 0.38 to 0.42 without that part), until they are repaired too"
             ),
         ),
         (
             [passed_on("a", 0.4)],
             (
-                "that part goes when those are repaired; it has a factor of its own (about 0.40), "
-                "which stays until it is repaired too"
+                "that part goes when those are repaired; it is off by itself as well (E/R about "
+                "0.40 without that part), until it is repaired too"
             ),
         ),
         (

@@ -193,6 +193,19 @@ def test_attention_in_plain_steps(options: dict[str, Any]) -> None:
     assert float(found[:, sees].std(0).mean()) > 0.1
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_attention_of_half_precision_with_a_mask_of_float32(dtype: torch.dtype) -> None:
+    """torch takes such a mask; the output is of the query's dtype. Everything dropped is 0."""
+    query, mask = torch.randn(6, 2, 6, 8).to(dtype), torch.linspace(-2, 2, 36).view(6, 6)
+    op = torch.ops.aten.scaled_dot_product_attention.default
+    given = named_arguments(op, (query, query, query, mask), {})
+    source = Source(0, 1, torch.arange(6))
+    found = noise_ops._attend({**given, "dropout_p": 1e-12}, source)
+    expected = functional.scaled_dot_product_attention(query, query, query, mask)
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02)
+    assert not noise_ops._attend({**given, "dropout_p": 1.0}, source).any()
+
+
 def test_attention_does_not_depend_on_the_batch_size() -> None:
     """Its masks belong to samples, as those of every dropout."""
     torch.manual_seed(0)

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,8 @@ from torch.utils.checkpoint import checkpoint
 
 from varshift_cli import recalibrate, scan
 from varshift_cli.errors import UsageError, VarshiftError
-from varshift_cli.records import Report
+from varshift_cli.pipeline import scan_checkpoint
+from varshift_cli.records import Report, ScanRequest
 
 
 class Plain(nn.Module):
@@ -410,6 +412,18 @@ def test_torchscript_that_is_fused(used: bool) -> None:
     if used:
         assert before
         assert fused(traced, x[:8])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_that_is_frozen(tmp_path: Path) -> None:
+    """It has no BatchNorm left, in memory or in a file: what to give instead is said."""
+    net = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)).eval()
+    frozen = torch.jit.freeze(torch.jit.trace(net, torch.randn(4, 6)))
+    with pytest.raises(VarshiftError, match=r"frozen(.|\n)*before torch.jit.freeze"):
+        scan(frozen, [torch.randn(4, 6)])
+    frozen.save(str(tmp_path / "frozen.pt"))
+    with pytest.raises(VarshiftError, match=r"frozen(.|\n)*before torch.jit.freeze"):
+        scan_checkpoint(ScanRequest(str(tmp_path / "frozen.pt"), data="x.npz"))
 
 
 def fused(traced: Any, x: Tensor) -> bool:

@@ -159,9 +159,7 @@ def test_effect_of_a_regression() -> None:
     assert effect.gain is not None
     assert effect.r2.eval == pytest.approx(r2_score(targets.numpy(), today.numpy()), abs=1e-6)
     assert effect.loss.train == pytest.approx(0.36, abs=0.05)
-    middle = (effect.gain.low + effect.gain.high) / 2
-    assert middle == pytest.approx(effect.r2.recalibrated - effect.r2.eval, abs=1e-9)
-    assert effect.gain.high < 0.0
+    assert effect.gain.low < effect.r2.recalibrated - effect.r2.eval < effect.gain.high < 0.0
     assert effect.adapted
     assert effect.r2_interval is not None
     assert effect.r2_interval.low < effect.r2.eval < effect.r2_interval.high

@@ -226,17 +226,18 @@ def _own(layer: LayerRecord) -> float | None:
 
 
 def _stays(own: Sequence[float], moved: int) -> str:
-    """``; 2 of them have a factor of their own (about 0.40), ...``; nothing where none has."""
+    """``; 2 of them are off by themselves as well ...``; nothing where none is."""
     if not own:
         return ""
     if moved == 1:
-        who = "it has a factor of its own"
+        who = "it is off by itself as well"
     elif len(own) == 1:
-        who = "1 of them has a factor of its own"
+        who = "1 of them is off by itself as well"
     else:
-        who = f"{'all' if len(own) == moved else len(own)} of them have a factor of their own"
+        many = "all" if len(own) == moved else len(own)
+        who = f"{many} of them are off by themselves as well"
     them = "it is" if len(own) == 1 else "they are"
-    return f"; {who} ({spanned(own)}), which stays until {them} repaired too"
+    return f"; {who} (E/R {spanned(own)} without that part), until {them} repaired too"
 
 
 def repaired(seen: Observations) -> Iterator[Finding]:

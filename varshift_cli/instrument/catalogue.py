@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from varshift_cli.errors import NothingToMeasureError
 from varshift_cli.instrument.calls import BatchNormCall
 from varshift_cli.instrument.noise_modules import NoiseModule, find_noise_modules
 from varshift_cli.instrument.sites import BatchNormSite
@@ -121,6 +122,11 @@ class SitesByStorage(dict[int, BatchNormSite]):
         return site
 
 
+def _is_frozen(module: nn.Module) -> bool:
+    """Whether it went through ``torch.jit.freeze``, which leaves no flag."""
+    return isinstance(module, torch.jit.ScriptModule) and not hasattr(module, "training")
+
+
 def find_batch_norms(model: nn.Module, noise: Sequence[type] = ()) -> BatchNormCatalogue:
     """List the BN layers of an eager, scripted or exported model by their buffers.
 
@@ -129,7 +135,15 @@ def find_batch_norms(model: nn.Module, noise: Sequence[type] = ()) -> BatchNormC
     Args:
         model: The model.
         noise: Module types that the user calls noise, beside those that are known.
+
+    Raises:
+        NothingToMeasureError: It is frozen TorchScript.
     """
+    if any(map(_is_frozen, model.modules())):
+        raise NothingToMeasureError(
+            "the model is frozen TorchScript: its BatchNorm is folded into the weights",
+            hint="Give the module as it was before torch.jit.freeze.",
+        )
     sites: dict[str, BatchNormSite] = {}
     skipped: list[Skipped] = []
     owners: dict[int, str] = {}

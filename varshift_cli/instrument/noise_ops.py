@@ -174,9 +174,11 @@ def _attend(given: Mapping[str, Any], source: Source) -> Tensor:
     if mask is not None and mask.dtype is torch.bool:
         scores = scores.masked_fill(mask.logical_not(), float("-inf"))
     elif mask is not None:
-        scores = scores + mask
+        scores = scores + mask.to(scores.dtype)
     weights = aten._safe_softmax.default(scores, -1)
     p = float(given["dropout_p"])
+    if p == 1.0:
+        return torch.zeros_like(weights @ value)
     keep = source.uniform(weights.shape, torch.float32, weights.device) < 1.0 - p
     result: Tensor = (weights * keep.to(weights.dtype).div_(1.0 - p)) @ value
     return result

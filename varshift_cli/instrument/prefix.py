@@ -6,9 +6,8 @@ ops up to there returned, and the train pass takes that instead of computing it 
 seen that op and arguments are those of the clean pass. Whatever else a forward does it does in
 both passes: one that works in place, counts its calls or draws random numbers goes its own way.
 
-Tensors are compared by projections onto fixed random directions, which one read takes; what that
-cannot see is a change below the rounding of a dot product. A weight is known by its place in memory
-and its version.
+Tensors are compared by hashes of their bits, which one read takes: of 1,024 values at a time, in
+which no change of a single one is missed, and others by one chance in 2^32.
 """
 
 from __future__ import annotations
@@ -43,6 +42,8 @@ _COSTLY = frozenset(
 
 _SMALL = 1 << 14
 """Values of the largest argument below which an op is sooner done than looked up."""
+_USES = 64
+"""A weight that is used for fewer values than this is sooner multiplied than looked at."""
 
 
 class Carrier(Protocol):
@@ -54,6 +55,9 @@ class Carrier(Protocol):
     def noise_met(self, batch: int) -> None:
         """This forward calls a dropout that does something when it is on."""
 
+    def forget(self) -> None:
+        """The forwards will not be gone on with."""
+
 
 class Plainly:
     """Carries out every op as it is."""
@@ -64,6 +68,9 @@ class Plainly:
 
     def noise_met(self, batch: int) -> None:
         """Nothing changes."""
+
+    def forget(self) -> None:
+        """There is nothing."""
 
 
 def recorder_and_player(room: int) -> tuple[Carrier, Carrier]:
@@ -99,6 +106,9 @@ class _Recorder:
     def noise_met(self, batch: int) -> None:
         self._over.add(batch)
 
+    def forget(self) -> None:
+        self._kept.clear()
+
 
 class _Player:
     """Hands out what was kept, in order, as long as ops and arguments are the same."""
@@ -113,19 +123,32 @@ class _Player:
         if not kept.answers(op, args, kwargs):
             self._kept[batch].clear()
             return op(*args, **kwargs)
-        # A second look: the clean pass may have gone on working on its result in place.
-        if not kept.returned.fits(kept.output):
+        # The clean pass may have gone on working on its result, or the model may hold it yet.
+        if not kept.returned.fits(kept.output) or _is_held_elsewhere(kept.output):
             return op(*args, **kwargs)
-        return kept.output.detach()
+        return kept.output
 
     def noise_met(self, batch: int) -> None:
         self._kept.pop(batch, None)
 
+    def forget(self) -> None:
+        self._kept.clear()
+
 
 def _is_worth_it(op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    return op in _COSTLY and any(
-        isinstance(leaf, Tensor) and leaf.numel() >= _SMALL for leaf in (*args, *kwargs.values())
-    )
+    """Whether the op takes much longer than to look at what it is given, weights included."""
+    if op not in _COSTLY:
+        return False
+    tensors = [leaf for leaf in (*args, *kwargs.values()) if isinstance(leaf, Tensor)]
+    # What was made in the forward, in inference mode; all else was there before it.
+    made = max((each.numel() for each in tensors if each.is_inference()), default=0)
+    weights = sum(each.numel() for each in tensors if not each.is_inference())
+    return made >= _SMALL and made * _USES >= weights
+
+
+def _is_held_elsewhere(tensor: Tensor) -> bool:
+    """Whether another tensor lies on its memory; one counts twice, with the wrapper made here."""
+    return torch._C._storage_Use_Count(tensor.untyped_storage()._cdata) > 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,7 +170,7 @@ class _Kept:
         if not all(_is_plain(leaf) for leaf in (output, *leaves) if isinstance(leaf, Tensor)):
             return None
         given = [_Look.at(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        return cls(op, given, output, _Look.at(output))
+        return cls(op, given, output.detach(), _Look.at(output))
 
     def answers(self, op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         """Whether this op with these arguments is the one that was kept."""
@@ -168,7 +191,7 @@ def _is_plain(tensor: Tensor) -> bool:
         type(tensor) in (Tensor, Parameter)
         and tensor.layout is torch.strided
         and tensor.device.type == "cpu"
-        and tensor.dtype in _EXACT
+        and tensor.dtype in _FLOATS
         and not (tensor.is_conj() or tensor.is_neg())
     )
 
@@ -178,28 +201,20 @@ class _Look:
     """What is remembered of a tensor, to know it again."""
 
     outside: tuple[object, ...]
-    seen: Tensor | None
-    """Its projections; ``None`` for a weight."""
-    weight: Tensor | None
-    """Held, so that nothing else can come to lie at its place."""
+    hashes: Tensor
 
     @classmethod
     def at(cls, tensor: Tensor) -> _Look:
         """Look at a tensor."""
-        if tensor.is_inference():
-            return cls(_outside(tensor), _projections(tensor), None)
-        return cls(_place(tensor), None, tensor)
+        return cls(_outside(tensor), _hashes(tensor))
 
     def fits(self, tensor: Any) -> bool:
         """Whether a tensor is, value for value, what was looked at."""
-        if not (isinstance(tensor, Tensor) and _is_plain(tensor)):
-            return False
-        if self.seen is None:
-            return not tensor.is_inference() and _place(tensor) == self.outside
         return (
-            tensor.is_inference()
+            isinstance(tensor, Tensor)
+            and _is_plain(tensor)
             and _outside(tensor) == self.outside
-            and torch.equal(_projections(tensor), self.seen)
+            and torch.equal(_hashes(tensor), self.hashes)
         )
 
 
@@ -207,34 +222,31 @@ def _outside(tensor: Tensor) -> tuple[object, ...]:
     return tensor.dtype, tuple(tensor.shape), tensor.stride()
 
 
-def _place(tensor: Tensor) -> tuple[object, ...]:
-    """Of a tensor that counts its versions, as all made before the forward do."""
-    return *_outside(tensor), tensor.data_ptr(), tensor._version
-
-
-_EXACT = {
-    torch.float16: torch.float32,
-    torch.bfloat16: torch.float32,
-    torch.float32: torch.float32,
-    torch.float64: torch.float64,
-}
-"""In which precision a tensor of a dtype is projected."""
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WIDTH = 1024
-"""Values that share a projection."""
+"""Words of 32 bits that share a hash."""
 
 
-def _projections(tensor: Tensor) -> Tensor:
-    """One number for every 1,024 values, in the order in which they lie in memory."""
+def _hashes(tensor: Tensor) -> Tensor:
+    """A sum of the words of every 1,024, each by an odd factor of its own, modulo 2^32."""
     order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
-    flat = tensor.permute(order).reshape(-1).to(_EXACT[tensor.dtype])
-    whole = flat.shape[0] // _WIDTH * _WIDTH
-    directions = _directions(flat.dtype)
-    rows = flat[:whole].view(-1, _WIDTH) @ directions
-    rest = flat[whole:]
-    return torch.cat([rows, (rest * directions[: rest.shape[0]]).sum().view(1)])
+    flat = tensor.detach().permute(order).contiguous().view(-1)
+    short = flat.element_size() < torch.int32.itemsize
+    words = flat.view(torch.int16).to(torch.int32) if short else flat.view(torch.int32)
+    whole = words.shape[0] // _WIDTH * _WIDTH
+    factors, rest = _odd_factors(), words[whole:]
+    return torch.cat(
+        [
+            (words[:whole].view(-1, _WIDTH) * factors).sum(1, dtype=torch.int32),
+            (rest * factors[: rest.shape[0]]).sum(dtype=torch.int32).view(1),
+        ]
+    )
 
 
 @cache
-def _directions(dtype: torch.dtype) -> Tensor:
+def _odd_factors() -> Tensor:
     generator = torch.Generator("cpu").manual_seed(1)
-    return torch.randn(_WIDTH, generator=generator, dtype=dtype, device="cpu")
+    drawn = torch.randint(
+        -(2**31), 2**31, (_WIDTH,), generator=generator, dtype=torch.int64, device="cpu"
+    )
+    return (drawn | 1).to(torch.int32)

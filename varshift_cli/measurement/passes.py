@@ -42,7 +42,8 @@ class Plan:
 
     Attributes:
         windows: Numbered batches that wait for each other.
-        spare: Bytes of the budget that they leave; 0 where there are several windows.
+        spare: Bytes that may be kept beside what they hold: at most half of what that leaves of
+            the budget, and twice as much as they hold; none beside several windows.
     """
 
     windows: Sequence[Sequence[tuple[int, Batch]]]
@@ -114,7 +115,8 @@ def plan_passes(
     budget = memory_budget(None, device) if memory is None else memory
     windows = plan_windows(batches, wiring.live_bytes, budget)
     parked = wiring.live_bytes * sum(batch.size for batch in batches)
-    return Plan(windows, max(int(budget - parked), 0) if len(windows) == 1 else 0)
+    spare = min((budget - parked) / 2, 2 * parked) if len(windows) == 1 else 0
+    return Plan(windows, max(int(spare), 0))
 
 
 def run_population(
@@ -144,16 +146,17 @@ def run_population(
         ForwardRaised: The model raised.
     """
     instrumented.decide(few_of(batches[0]))
-    plan = plan or _plan_for(instrumented, batches)
+    plan, carrier = plan or _plan_for(instrumented, batches), carrier or Plainly()
     diverged: str | None = None
     for window in plan.windows:
         regime.begin_window(len(window))
         if diverged is None:
             try:
-                run_lockstep(instrumented, regime, window, keep, carrier or Plainly())
+                run_lockstep(instrumented, regime, window, keep, carrier)
             except Diverged as parting:
                 diverged = parting.name
                 regime.discard_window()
+                carrier.forget()
         if diverged is not None:
             run_stepwise(instrumented, regime, window, keep)
         regime.close_window()

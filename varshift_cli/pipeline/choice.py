@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from varshift_cli.diagnosis.staleness import Staleness, staleness_of
 from varshift_cli.measurement import Measurement
-from varshift_cli.measurement.figures import R2
+from varshift_cli.measurement.figures import ACCURACY, R2
 from varshift_cli.pipeline.certainty import Answers, Certainty
 from varshift_cli.pipeline.scoring import Judge, is_better, is_worse
 from varshift_cli.records import MEAN_IS_OFF, NON_FINITE, Describe, Level, Report, Score
@@ -152,7 +152,7 @@ def _is_unopposed(
 
 
 def harm(scores: Sequence[Score]) -> Score | None:
-    """The decisive score, if it falls beyond noise; else R2, if that does while it falls as well.
+    """The decisive score, if it falls beyond noise; else R2 or accuracy, if they do beside it.
 
     A metric of the user's own is known on few groups of samples, in one of which a single sample
     may hide what happens to all others.
@@ -161,7 +161,7 @@ def harm(scores: Sequence[Score]) -> Score | None:
         return scores[0] if scores else None
     if scores[0].after >= scores[0].before:
         return None
-    return next((each for each in scores if each.name == R2 and is_worse(each)), None)
+    return next((each for each in scores if each.name in {R2, ACCURACY} and is_worse(each)), None)
 
 
 def told_harm(method: str, worse: Score) -> str:

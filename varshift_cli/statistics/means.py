@@ -32,7 +32,7 @@ def mean_interval(values: Tensor) -> Interval:
 
     Returns:
         Quantiles of the bootstrap, as much wider as Student's t is than a normal quantile. The
-        same for the same values.
+        same for the same values in the same order.
     """
     values = values.double()
     count, mean = len(values), float(values.mean())

@@ -56,7 +56,7 @@ Five times faster than all of 32 MiB at once, which asks the system for fresh me
 
 
 def _in_pieces(flat: Tensor) -> tuple[Tensor, Tensor]:
-    """The same rows as :func:`_long_rows`, to the last bit."""
+    """The same as :func:`_long_rows` but for rounding."""
     rows = max(_PIECE // flat.shape[1], 1)
     if flat.shape[0] <= rows or flat.device.type != "cpu":
         return _long_rows(flat)
@@ -123,9 +123,10 @@ class GroupMoments:
     __slots__ = ("_count", "_held", "_m2", "_mean", "_waiting")
 
     def __init__(self, groups: int, channels: int) -> None:
-        self._count = torch.zeros(groups, dtype=torch.float64)
-        self._mean = torch.zeros(groups, channels, dtype=torch.float64)
-        self._m2 = torch.zeros(groups, channels, dtype=torch.float64)
+        # By name: the user may have made another device the default.
+        self._count = torch.zeros(groups, dtype=torch.float64, device="cpu")
+        self._mean = torch.zeros(groups, channels, dtype=torch.float64, device="cpu")
+        self._m2 = torch.zeros(groups, channels, dtype=torch.float64, device="cpu")
         self._waiting: list[_Rows] = []
         self._held = 0
 
@@ -215,7 +216,7 @@ class GroupMoments:
 
     def pooled(self) -> Population:
         """All groups together."""
-        weights = torch.ones(1, self.groups, dtype=torch.float64)
+        weights = torch.ones(1, self.groups, dtype=torch.float64, device="cpu")
         mean, var = self.reweighted(weights)
         return Population(float(self.count.sum()), mean[0], var[0])
 

@@ -130,6 +130,12 @@ def choose(root: Any, where: str) -> tuple[Candidate, tuple[str, ...]]:
         CheckpointError: If there is none.
     """
     found = candidates(root)
+    if not found and isinstance(root, Opaque) and str(root.origin).startswith("__torch__."):
+        raise CheckpointError(
+            f"{where} is TorchScript without parameters or buffers: it was frozen, and BatchNorm "
+            "folded into the weights",
+            hint="Give the module as it was before torch.jit.freeze.",
+        )
     if not found:
         raise CheckpointError(
             f"{where} holds no state dict: found {describe(root)}",
