@@ -167,7 +167,8 @@ class _Rounds:
         )  # fmt: skip
         if not batches:
             return 0
-        plan = plan_passes(self._subject.instrumented, batches, self._subject.wiring)
+        subject = self._subject
+        plan = plan_passes(subject.instrumented, batches, subject.wiring, subject.memory)
         clean = self._pass(batches, samples, plan, all_off)
         comparing = None
         if not self._rounds:

@@ -46,6 +46,8 @@ class Subject:
     wiring: Wiring
     seed: int
     regroup: bool
+    memory: int | None = None
+    """Bytes that parked forwards may hold; half of what is free by default."""
 
 
 class Comparing:

@@ -67,6 +67,8 @@ class Study:
     progress: Progress
     forward: Forward | None = None
     regroup: bool = False
+    memory: int | None = None
+    """Bytes that parked forwards may hold; half of what is free by default."""
 
     def run(self, measured: Measurement, layers: Sequence[LayerRecord]) -> Studies:
         """Explain the layers that are beyond *fine*.
@@ -88,6 +90,7 @@ class Study:
                         measured.wiring,
                         self.seed,
                         self.regroup,
+                        self.memory,
                     ),
                     totals,
                     self.progress,
@@ -136,6 +139,7 @@ class Study:
                     measured.wiring,
                     frozen,
                     tell,
+                    self.memory,
                 )
                 return try_remedies(bench, blamed, correctable=correctable)
         except ForwardRaised as raised:

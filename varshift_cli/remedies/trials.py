@@ -95,6 +95,7 @@ class Bench:
         wiring: Which dropout reaches which BN.
         frozen: Names of BN that no repair writes.
         tell: Told of each pass.
+        memory: Bytes that parked forwards may hold; half of what is free by default.
     """
 
     instrumented: Instrumented
@@ -108,6 +109,7 @@ class Bench:
     wiring: Wiring
     frozen: Collection[str]
     tell: Callable[[], None]
+    memory: int | None = None
 
 
 def try_remedies(bench: Bench, dropouts: Sequence[DropoutRecord], *, correctable: bool) -> Trials:
@@ -157,7 +159,7 @@ class _Trying:
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self._plan = plan_passes(bench.instrumented, bench.batches, bench.wiring)
+        self._plan = plan_passes(bench.instrumented, bench.batches, bench.wiring, bench.memory)
         self._clean = self._population(all_off)
         self._eps = self._clean.eps
         self._resampling = Resampling.of(bench.samples.count, bench.seed)
