@@ -29,6 +29,7 @@ aten = torch.ops.aten
 def no_op_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nets of tests are tiny."""
     monkeypatch.setattr(prefix, "_SMALL", 0)
+    monkeypatch.setattr(prefix, "_EFFORT", 0)
 
 
 class Watched:
@@ -487,6 +488,35 @@ def test_hashes_see_a_change_of_any_bit(dtype: torch.dtype, layout: str) -> None
             bits[index] ^= 1 << bit
     assert torch.equal(prefix._hashes(copy), before)
     assert not torch.equal(prefix._hashes(copy.flip(3)), before)
+
+
+def test_what_finds_no_room_is_computed_and_the_rest_is_taken() -> None:
+    """A large result passed over, a small one after it kept."""
+    large, weight = linear()
+    with torch.inference_mode():
+        x, y = large.clone(), large[:5].clone()
+        recorder, player = recorder_and_player(y.numel() * 4)
+        watched = Watched(player)
+        for carrier in (recorder, watched):
+            for given in (x, y):
+                found = carrier.carry_out(0, aten.linear.default, (given, weight), {})
+                assert torch.equal(found, functional.linear(given, weight))
+                del found
+        assert watched.taken == 1
+
+
+def test_convolutions_that_are_as_soon_done_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three channels, or channel by channel: they run in both passes."""
+    monkeypatch.setattr(prefix, "_EFFORT", 64)
+    kernels = nn.Parameter(torch.ones(8, 3, 3, 3)), nn.Parameter(torch.ones(8, 8, 3, 3))
+    with torch.inference_mode():
+        pictures, features = torch.randn(2, 3, 9, 9), torch.randn(2, 8, 9, 9)
+        recorder, player = recorder_and_player(1 << 20)
+        watched = Watched(player)
+        for carrier in (recorder, watched):
+            for given in zip((pictures, features), kernels, strict=True):
+                carrier.carry_out(0, aten.conv2d.default, given, {})
+        assert watched.taken == 1
 
 
 def test_there_is_room_only_beside_a_single_window() -> None:

@@ -12,6 +12,7 @@ which no change of a single one is missed, and others by one chance in 2^32.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,16 +28,20 @@ from varshift_cli.instrument.calls import Op
 
 aten = torch.ops.aten
 
-_COSTLY = frozenset(
-    overload
-    for packet in (
-        *(aten.conv1d, aten.conv2d, aten.conv3d, aten.convolution, aten._convolution),
-        *(aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d),
-        *(aten.linear, aten.addmm, aten.mm, aten.bmm, aten.baddbmm, aten.matmul),
-        *(aten.max_pool1d, aten.max_pool2d, aten.max_pool3d),
-    )
-    for overload in (getattr(packet, name) for name in packet.overloads())  # type: ignore[no-untyped-call]
-    if not overload._schema.is_mutable
+
+def _overloads(*names: str) -> frozenset[Any]:
+    """Every overload of the named ops that returns a new tensor."""
+    packets = [getattr(aten, name) for name in names]
+    overloads = [getattr(each, name) for each in packets for name in each.overloads()]
+    return frozenset(each for each in overloads if not each._schema.is_mutable)
+
+
+_CONVOLUTIONS = _overloads(
+    "conv1d", "conv2d", "conv3d", "convolution", "_convolution",
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+)  # fmt: skip
+_COSTLY = _CONVOLUTIONS | _overloads(
+    "linear", "addmm", "mm", "bmm", "baddbmm", "matmul", "max_pool1d", "max_pool2d", "max_pool3d"
 )
 """Ops that take much longer than a look at their arguments, and return one new tensor."""
 
@@ -44,6 +49,9 @@ _SMALL = 1 << 14
 """Values of the largest argument below which an op is sooner done than looked up."""
 _USES = 64
 """A weight that is used for fewer values than this is sooner multiplied than looked at."""
+_EFFORT = 64
+"""Multiplications for each value below which a convolution takes as long as to write the values
+(the first of three channels, those channel by channel): not worth the memory."""
 
 
 class Carrier(Protocol):
@@ -79,14 +87,14 @@ def recorder_and_player(room: int) -> tuple[Carrier, Carrier]:
     Args:
         room: Bytes that results may take; what finds no room is computed in both passes.
     """
-    kept: dict[int, deque[_Kept]] = {}
+    kept: _KeptByBatch = {}
     return _Recorder(kept, room), _Player(kept)
 
 
 class _Recorder:
     """Runs every op, and keeps what costly ones before the first dropout returned."""
 
-    def __init__(self, kept: dict[int, deque[_Kept]], room: int) -> None:
+    def __init__(self, kept: _KeptByBatch, room: int) -> None:
         self._kept, self._room = kept, room
         self._over: set[int] = set()
 
@@ -94,13 +102,10 @@ class _Recorder:
         if batch in self._over or not _is_worth_it(op, args, kwargs):
             return op(*args, **kwargs)
         output = op(*args, **kwargs)
-        kept = _Kept.of(op, args, kwargs, output)
-        size = output.untyped_storage().nbytes() if kept is not None else 0
-        if kept is not None and size <= self._room:
-            self._room -= size
-            self._kept.setdefault(batch, deque()).append(kept)
-        else:
-            self._over.add(batch)
+        kept = _Kept.of(op, args, kwargs, output) if _size(output) <= self._room else None
+        if kept is not None:
+            self._room -= _size(output)
+        self._kept.setdefault(batch, deque()).append(kept)
         return output
 
     def noise_met(self, batch: int) -> None:
@@ -113,13 +118,15 @@ class _Recorder:
 class _Player:
     """Hands out what was kept, in order, as long as ops and arguments are the same."""
 
-    def __init__(self, kept: dict[int, deque[_Kept]]) -> None:
+    def __init__(self, kept: _KeptByBatch) -> None:
         self._kept = kept
 
     def carry_out(self, batch: int, op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         if not self._kept.get(batch) or not _is_worth_it(op, args, kwargs):
             return op(*args, **kwargs)
         kept = self._kept[batch].popleft()
+        if kept is None:
+            return op(*args, **kwargs)
         if not kept.answers(op, args, kwargs):
             self._kept[batch].clear()
             return op(*args, **kwargs)
@@ -143,7 +150,18 @@ def _is_worth_it(op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool
     # What was made in the forward, in inference mode; all else was there before it.
     made = max((each.numel() for each in tensors if each.is_inference()), default=0)
     weights = sum(each.numel() for each in tensors if not each.is_inference())
-    return made >= _SMALL and made * _USES >= weights
+    return made >= _SMALL and made * _USES >= weights and _effort(op, tensors) >= _EFFORT
+
+
+def _effort(op: Op, tensors: Sequence[Tensor]) -> float:
+    """Multiplications for each value of a convolution's output; other ops are worth it."""
+    if op not in _CONVOLUTIONS or len(tensors) < 2 or not tensors[1].shape[0]:
+        return math.inf
+    return tensors[1].numel() / tensors[1].shape[0]
+
+
+def _size(output: Any) -> int:
+    return output.untyped_storage().nbytes() if isinstance(output, Tensor) else 0
 
 
 def _is_held_elsewhere(tensor: Tensor) -> bool:
@@ -194,6 +212,10 @@ def _is_plain(tensor: Tensor) -> bool:
         and tensor.dtype in _FLOATS
         and not (tensor.is_conj() or tensor.is_neg())
     )
+
+
+_KeptByBatch = dict[int, deque[_Kept | None]]
+"""In the order of the forward; ``None`` for a result that was not kept."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
