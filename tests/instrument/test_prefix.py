@@ -13,7 +13,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from tests.architectures.test_architectures import EVERY, cut
 from tests.nets import ConvNet, Mlp, batches_of, warmed_up
-from varshift_cli.instrument import borrowed, find_batch_norms, prefix
+from varshift_cli.instrument import borrowed, find_batch_norms, looks, prefix
 from varshift_cli.instrument.prefix import Carrier, Plainly, recorder_and_player
 from varshift_cli.measurement.passes import Plan, forget, plan_passes, run_population, wire
 from varshift_cli.measurement.regimes import PopulationRegime
@@ -353,7 +353,7 @@ def test_a_forward_that_calls_autograd_keeps_nothing() -> None:
 
 
 def held_by(carrier: Any) -> int:
-    return sum(map(len, carrier._kept.values()))
+    return sum(map(len, carrier._shelf._rows.values()))
 
 
 def test_nothing_is_held_once_batches_part() -> None:
@@ -476,18 +476,18 @@ def test_hashes_see_a_change_of_any_bit(dtype: torch.dtype, layout: str) -> None
         x = x.contiguous(memory_format=torch.channels_last)
     elif layout == "strided":
         x = torch.cat([x, x], dim=3)[..., ::2]
-    before = prefix._hashes(x)
+    before = looks.hashes_of(x)
     copy = x.clone(memory_format=torch.preserve_format)
-    assert torch.equal(prefix._hashes(copy), before)
+    assert torch.equal(looks.hashes_of(copy), before)
     bits = copy.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()])
     for place in torch.randint(0, x.numel(), (60,), generator=torch.Generator().manual_seed(1)):
         index = torch.unravel_index(place, x.shape)
         for bit in range(8 * x.element_size() - 1):
             bits[index] ^= 1 << bit
-            assert not torch.equal(prefix._hashes(copy), before)
+            assert not torch.equal(looks.hashes_of(copy), before)
             bits[index] ^= 1 << bit
-    assert torch.equal(prefix._hashes(copy), before)
-    assert not torch.equal(prefix._hashes(copy.flip(3)), before)
+    assert torch.equal(looks.hashes_of(copy), before)
+    assert not torch.equal(looks.hashes_of(copy.flip(3)), before)
 
 
 def test_what_finds_no_room_is_computed_and_the_rest_is_taken() -> None:
@@ -503,6 +503,23 @@ def test_what_finds_no_room_is_computed_and_the_rest_is_taken() -> None:
                 assert torch.equal(found, functional.linear(given, weight))
                 del found
         assert watched.taken == 1
+
+
+def test_what_costs_less_makes_room() -> None:
+    """Of two results of a size the one stays that took more multiplications, met last or first."""
+    thin, thick = (nn.Parameter(torch.ones(8, width)) for width in (4, 64))
+    with torch.inference_mode():
+        given = [(torch.randn(5, 4), thin), (torch.randn(5, 64), thick)]
+        for order in (given, given[::-1]):
+            recorder, player = recorder_and_player(5 * 8 * 4)
+            watched = Watched(player)
+            for carrier in (recorder, watched):
+                taken = []
+                for each in order:
+                    before = watched.taken
+                    carrier.carry_out(0, aten.linear.default, each, {})
+                    taken.append(watched.taken > before)
+            assert taken == [each[1] is thick for each in order]
 
 
 def test_convolutions_that_are_as_soon_done_as_written(monkeypatch: pytest.MonkeyPatch) -> None:

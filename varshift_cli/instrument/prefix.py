@@ -5,26 +5,24 @@ or all but the head of a net whose only dropout sits there. The clean pass keeps
 ops up to there returned, and the train pass takes that instead of computing it again, once it has
 seen that op and arguments are those of the clean pass. Whatever else a forward does it does in
 both passes: one that works in place, counts its calls or draws random numbers goes its own way.
-
-Tensors are compared by hashes of their bits, which one read takes: of 1,024 values at a time, in
-which no change of a single one is missed, and others by one chance in 2^32.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from heapq import heappop, heappush
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 from torch.utils._pytree import tree_leaves
 
 from varshift_cli.instrument.calls import Op
+from varshift_cli.instrument.looks import Look, is_plain
 
 aten = torch.ops.aten
 
@@ -40,9 +38,9 @@ _CONVOLUTIONS = _overloads(
     "conv1d", "conv2d", "conv3d", "convolution", "_convolution",
     "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
 )  # fmt: skip
-_COSTLY = _CONVOLUTIONS | _overloads(
-    "linear", "addmm", "mm", "bmm", "baddbmm", "matmul", "max_pool1d", "max_pool2d", "max_pool3d"
-)
+_POOLINGS = _overloads("max_pool1d", "max_pool2d", "max_pool3d")
+_PRODUCTS = _overloads("linear", "addmm", "mm", "bmm", "baddbmm", "matmul")
+_COSTLY = _CONVOLUTIONS | _POOLINGS | _PRODUCTS
 """Ops that take much longer than a look at their arguments, and return one new tensor."""
 
 _SMALL = 1 << 14
@@ -50,8 +48,10 @@ _SMALL = 1 << 14
 _USES = 64
 """A weight that is used for fewer values than this is sooner multiplied than looked at."""
 _EFFORT = 64
-"""Multiplications for each value below which a convolution takes as long as to write the values
-(the first of three channels, those channel by channel): not worth the memory."""
+"""Multiplications for each value below which an op takes as long as to write the values (the first
+convolution of three channels, those channel by channel): not worth the memory."""
+_AS_POOLING = 2000.0
+"""So many take as long as max pooling does for a value (measured, on the CPU)."""
 
 
 class Carrier(Protocol):
@@ -87,48 +87,49 @@ def recorder_and_player(room: int) -> tuple[Carrier, Carrier]:
     Args:
         room: Bytes that results may take; what finds no room is computed in both passes.
     """
-    kept: _KeptByBatch = {}
-    return _Recorder(kept, room), _Player(kept)
+    shelf = _Shelf(room)
+    return _Recorder(shelf), _Player(shelf)
 
 
 class _Recorder:
     """Runs every op, and keeps what costly ones before the first dropout returned."""
 
-    def __init__(self, kept: _KeptByBatch, room: int) -> None:
-        self._kept, self._room = kept, room
+    def __init__(self, shelf: _Shelf) -> None:
+        self._shelf = shelf
         self._over: set[int] = set()
 
     def carry_out(self, batch: int, op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         if batch in self._over or not _is_worth_it(op, args, kwargs):
             return op(*args, **kwargs)
         output = op(*args, **kwargs)
-        kept = _Kept.of(op, args, kwargs, output) if _size(output) <= self._room else None
-        if kept is not None:
-            self._room -= _size(output)
-        self._kept.setdefault(batch, deque()).append(kept)
+        effort = _effort(op, _tensors(args, kwargs))
+        if self._shelf.has_room(_size(output), effort):
+            self._shelf.put(batch, _Kept.of(op, args, kwargs, output), effort)
+        else:
+            self._shelf.put(batch, None, effort)
         return output
 
     def noise_met(self, batch: int) -> None:
         self._over.add(batch)
 
     def forget(self) -> None:
-        self._kept.clear()
+        self._shelf.forget()
 
 
 class _Player:
     """Hands out what was kept, in order, as long as ops and arguments are the same."""
 
-    def __init__(self, kept: _KeptByBatch) -> None:
-        self._kept = kept
+    def __init__(self, shelf: _Shelf) -> None:
+        self._shelf = shelf
 
     def carry_out(self, batch: int, op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        if not self._kept.get(batch) or not _is_worth_it(op, args, kwargs):
+        if not self._shelf.has(batch) or not _is_worth_it(op, args, kwargs):
             return op(*args, **kwargs)
-        kept = self._kept[batch].popleft()
+        kept = self._shelf.take(batch)
         if kept is None:
             return op(*args, **kwargs)
         if not kept.answers(op, args, kwargs):
-            self._kept[batch].clear()
+            self._shelf.forget(batch)
             return op(*args, **kwargs)
         # The clean pass may have gone on working on its result, or the model may hold it yet.
         if not kept.returned.fits(kept.output) or _is_held_elsewhere(kept.output):
@@ -136,17 +137,74 @@ class _Player:
         return kept.output
 
     def noise_met(self, batch: int) -> None:
-        self._kept.pop(batch, None)
+        self._shelf.forget(batch)
 
     def forget(self) -> None:
-        self._kept.clear()
+        self._shelf.forget()
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """Of one result; empty where that was not kept, or had to make room."""
+
+    kept: _Kept | None
+
+
+class _Shelf:
+    """Results of every batch, in the order of its forward, within so many bytes."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._rows: dict[int, deque[_Place]] = {}
+        self._cheapest: list[tuple[float, int, _Place]] = []
+        """A heap by effort; numbered, so that places are never compared."""
+        self._number = itertools.count()
+
+    def has(self, batch: int) -> bool:
+        """Whether anything of a batch is left."""
+        return bool(self._rows.get(batch))
+
+    def has_room(self, size: int, effort: float) -> bool:
+        """Make room, by what takes less effort for its size; whether there is enough now."""
+        while size > self._room and self._cheapest and self._cheapest[0][0] < effort:
+            place = heappop(self._cheapest)[2]
+            if place.kept is not None:
+                self._room += _size(place.kept.output)
+                place.kept = None
+        return size <= self._room
+
+    def put(self, batch: int, kept: _Kept | None, effort: float) -> None:
+        """Add a result, or an empty place for it."""
+        place = _Place(kept)
+        row = self._rows.setdefault(batch, deque())
+        row.append(place)
+        if kept is not None:
+            self._room -= _size(kept.output)
+            heappush(self._cheapest, (effort, next(self._number), place))
+
+    def take(self, batch: int) -> _Kept | None:
+        """The next result of a batch, which leaves the shelf."""
+        place = self._rows[batch].popleft()
+        kept, place.kept = place.kept, None
+        return kept
+
+    def forget(self, batch: int | None = None) -> None:
+        """Drop everything, or what is left of a batch."""
+        for row in self._rows.values() if batch is None else [self._rows.get(batch, deque())]:
+            for place in row:
+                place.kept = None
+            row.clear()
+
+
+def _tensors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    return [leaf for leaf in (*args, *kwargs.values()) if isinstance(leaf, Tensor)]
 
 
 def _is_worth_it(op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether the op takes much longer than to look at what it is given, weights included."""
     if op not in _COSTLY:
         return False
-    tensors = [leaf for leaf in (*args, *kwargs.values()) if isinstance(leaf, Tensor)]
+    tensors = _tensors(args, kwargs)
     # What was made in the forward, in inference mode; all else was there before it.
     made = max((each.numel() for each in tensors if each.is_inference()), default=0)
     weights = sum(each.numel() for each in tensors if not each.is_inference())
@@ -154,10 +212,12 @@ def _is_worth_it(op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool
 
 
 def _effort(op: Op, tensors: Sequence[Tensor]) -> float:
-    """Multiplications for each value of a convolution's output; other ops are worth it."""
-    if op not in _CONVOLUTIONS or len(tensors) < 2 or not tensors[1].shape[0]:
-        return math.inf
-    return tensors[1].numel() / tensors[1].shape[0]
+    """About how many multiplications a value of the output takes."""
+    if op in _POOLINGS:
+        return _AS_POOLING
+    if op in _CONVOLUTIONS and len(tensors) > 1:
+        return tensors[1].numel() / max(tensors[1].shape[0], 1)
+    return tensors[0].shape[-1] if tensors[0].dim() else math.inf
 
 
 def _size(output: Any) -> int:
@@ -175,9 +235,9 @@ class _Kept:
 
     op: Op
     given: list[Any]
-    """Plain values, and a :class:`_Look` for each tensor."""
+    """Plain values, and a :class:`Look` for each tensor."""
     output: Tensor
-    returned: _Look
+    returned: Look
 
     @classmethod
     def of(
@@ -185,10 +245,10 @@ class _Kept:
     ) -> _Kept | None:
         """``None`` where a tensor is of a kind that is not compared."""
         leaves = tree_leaves((args, dict(kwargs)))
-        if not all(_is_plain(leaf) for leaf in (output, *leaves) if isinstance(leaf, Tensor)):
+        if not all(is_plain(leaf) for leaf in (output, *leaves) if isinstance(leaf, Tensor)):
             return None
-        given = [_Look.at(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        return cls(op, given, output.detach(), _Look.at(output))
+        given = [Look.at(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        return cls(op, given, output.detach(), Look.at(output))
 
     def answers(self, op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         """Whether this op with these arguments is the one that was kept."""
@@ -197,78 +257,7 @@ class _Kept:
             op == self.op
             and len(leaves) == len(self.given)
             and all(
-                each.fits(leaf) if isinstance(each, _Look) else each == leaf
+                each.fits(leaf) if isinstance(each, Look) else each == leaf
                 for each, leaf in zip(self.given, leaves, strict=True)
             )
         )
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether it is a floating tensor in ordinary memory, which a look tells all about."""
-    return (
-        type(tensor) in (Tensor, Parameter)
-        and tensor.layout is torch.strided
-        and tensor.device.type == "cpu"
-        and tensor.dtype in _FLOATS
-        and not (tensor.is_conj() or tensor.is_neg())
-    )
-
-
-_KeptByBatch = dict[int, deque[_Kept | None]]
-"""In the order of the forward; ``None`` for a result that was not kept."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Look:
-    """What is remembered of a tensor, to know it again."""
-
-    outside: tuple[object, ...]
-    hashes: Tensor
-
-    @classmethod
-    def at(cls, tensor: Tensor) -> _Look:
-        """Look at a tensor."""
-        return cls(_outside(tensor), _hashes(tensor))
-
-    def fits(self, tensor: Any) -> bool:
-        """Whether a tensor is, value for value, what was looked at."""
-        return (
-            isinstance(tensor, Tensor)
-            and _is_plain(tensor)
-            and _outside(tensor) == self.outside
-            and torch.equal(_hashes(tensor), self.hashes)
-        )
-
-
-def _outside(tensor: Tensor) -> tuple[object, ...]:
-    return tensor.dtype, tuple(tensor.shape), tensor.stride()
-
-
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_WIDTH = 1024
-"""Words of 32 bits that share a hash."""
-
-
-def _hashes(tensor: Tensor) -> Tensor:
-    """A sum of the words of every 1,024, each by an odd factor of its own, modulo 2^32."""
-    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
-    flat = tensor.detach().permute(order).contiguous().view(-1)
-    short = flat.element_size() < torch.int32.itemsize
-    words = flat.view(torch.int16).to(torch.int32) if short else flat.view(torch.int32)
-    whole = words.shape[0] // _WIDTH * _WIDTH
-    factors, rest = _odd_factors(), words[whole:]
-    return torch.cat(
-        [
-            (words[:whole].view(-1, _WIDTH) * factors).sum(1, dtype=torch.int32),
-            (rest * factors[: rest.shape[0]]).sum(dtype=torch.int32).view(1),
-        ]
-    )
-
-
-@cache
-def _odd_factors() -> Tensor:
-    generator = torch.Generator("cpu").manual_seed(1)
-    drawn = torch.randint(
-        -(2**31), 2**31, (_WIDTH,), generator=generator, dtype=torch.int64, device="cpu"
-    )
-    return (drawn | 1).to(torch.int32)
