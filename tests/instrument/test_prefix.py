@@ -14,7 +14,12 @@ from torch.nn.utils.parametrizations import weight_norm
 from tests.architectures.test_architectures import EVERY, cut
 from tests.nets import ConvNet, Mlp, batches_of, warmed_up
 from varshift_cli.instrument import borrowed, find_batch_norms, looks, prefix
-from varshift_cli.instrument.prefix import Carrier, Plainly, recorder_and_player
+from varshift_cli.instrument.prefix import (
+    Carrier,
+    Plainly,
+    recorder_and_player,
+    recorder_and_players,
+)
 from varshift_cli.measurement.passes import Plan, forget, plan_passes, run_population, wire
 from varshift_cli.measurement.regimes import PopulationRegime
 from varshift_cli.measurement.samples import identify
@@ -353,7 +358,8 @@ def test_a_forward_that_calls_autograd_keeps_nothing() -> None:
 
 
 def held_by(carrier: Any) -> int:
-    return sum(map(len, carrier._shelf._rows.values()))
+    rows = carrier._shelf._rows.values()
+    return sum(place.kept is not None for row in rows for place in row)
 
 
 def test_nothing_is_held_once_batches_part() -> None:
@@ -370,6 +376,54 @@ def test_nothing_is_held_once_batches_part() -> None:
         done = run_population(instrumented, batches, regime, forget, carrier=recorder)
     assert done.diverged_at is not None
     assert held_by(player) == 0
+
+
+class TwoDropouts(Odd):
+    """A dropout straight behind the stem, and another further down."""
+
+    def odd(self, x: Tensor) -> Tensor:
+        return functional.dropout(x, 0.3, self.training)
+
+
+@pytest.mark.parametrize("make", [TwoDropouts, InPlace, Counting, Streaming])
+def test_passes_with_single_dropouts(make: type[Odd]) -> None:
+    """One on, all others off, and the other way round: the bits of passes that share nothing."""
+
+    def moments(*, shared: bool) -> tuple[list[GroupMoments], int]:
+        model, batches = make(), batches_of(torch.randn(40, 6, generator=seeded()), 10)
+        found, taken = [], 0
+        with borrowed(model, find_batch_norms(model)) as instrumented:
+            wiring = wire(instrumented, batches)[0]
+            plan = plan_passes(instrumented, batches, wiring)
+            for on in (False, True):
+                recorder, again = recorder_and_players(1 << 30) if shared else (Plainly(), Plainly)
+                odd_one_out = [Watched(again()) for _ in wiring.noises]
+                switches: list[Any] = [lambda call, on=on: call if on else None]
+                for visit in wiring.noises:
+                    key = visit.key
+                    switches.append(
+                        lambda call, on=on, key=key: call if (call.key == key) != on else None
+                    )
+                for switch, carrier in zip(switches, [recorder, *odd_one_out], strict=True):
+                    regime = PopulationRegime(identify(batches), noise_on=switch, seed=3)
+                    run_population(
+                        instrumented, batches, regime, forget, plan=plan, carrier=carrier
+                    )
+                    found += regime.gathered.moments.values()
+                taken += sum(each.taken for each in odd_one_out)
+        return found, taken
+
+    alone, none = moments(shared=False)
+    found, taken = moments(shared=True)
+    assert none == 0
+    assert taken > 0
+    for one, other in zip(alone, found, strict=True):
+        assert torch.equal(one.mean, other.mean)
+        assert torch.equal(one.m2, other.m2)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
 
 
 def test_a_net_whose_only_dropout_is_in_the_head() -> None:

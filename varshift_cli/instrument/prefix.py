@@ -1,18 +1,19 @@
-"""What forwards compute before their first dropout, taken from the clean pass into the train pass.
+"""What a pass over the data shares with one before it, taken from there.
 
-Up to its first dropout a forward does the same in both passes: a stem and part of a first block,
-or all but the head of a net whose only dropout sits there. The clean pass keeps what the costly
-ops up to there returned, and the train pass takes that instead of computing it again, once it has
-seen that op and arguments are those of the clean pass. Whatever else a forward does it does in
-both passes: one that works in place, counts its calls or draws random numbers goes its own way.
+Up to its first dropout a forward does the same in the clean and in the train pass: a stem and part
+of a first block, or all but the head of a net whose only dropout sits there. With a single dropout
+on, it does the same up to that one. The first pass keeps what costly ops returned, and the next
+takes that instead of computing it again, once it has seen that op and arguments are the same.
+Whatever else a forward does it does in both passes: one that works in place, counts its calls or
+draws random numbers goes its own way.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any, Protocol
@@ -88,14 +89,25 @@ def recorder_and_player(room: int) -> tuple[Carrier, Carrier]:
         room: Bytes that results may take; what finds no room is computed in both passes.
     """
     shelf = _Shelf(room)
-    return _Recorder(shelf), _Player(shelf)
+    return _Recorder(shelf, up_to_noise=True), _Player(shelf, once=True)
+
+
+def recorder_and_players(room: int) -> tuple[Carrier, Callable[[], Carrier]]:
+    """For a pass, and for any number after it that repeat it up to where they differ.
+
+    Args:
+        room: As above.
+    """
+    shelf = _Shelf(room)
+    return _Recorder(shelf, up_to_noise=False), lambda: _Player(shelf, once=False)
 
 
 class _Recorder:
-    """Runs every op, and keeps what costly ones before the first dropout returned."""
+    """Runs every op, and keeps what costly ones returned."""
 
-    def __init__(self, shelf: _Shelf) -> None:
+    def __init__(self, shelf: _Shelf, *, up_to_noise: bool) -> None:
         self._shelf = shelf
+        self._up_to_noise = up_to_noise
         self._over: set[int] = set()
 
     def carry_out(self, batch: int, op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -103,44 +115,61 @@ class _Recorder:
             return op(*args, **kwargs)
         output = op(*args, **kwargs)
         effort = _effort(op, _tensors(args, kwargs))
-        if self._shelf.has_room(_size(output), effort):
-            self._shelf.put(batch, _Kept.of(op, args, kwargs, output), effort)
-        else:
-            self._shelf.put(batch, None, effort)
+        fits = self._shelf.has_room(_size(output), effort)
+        self._shelf.put(batch, _Kept.of(op, args, kwargs, output) if fits else None, effort)
         return output
 
     def noise_met(self, batch: int) -> None:
-        self._over.add(batch)
+        if self._up_to_noise:
+            self._over.add(batch)
 
     def forget(self) -> None:
         self._shelf.forget()
 
 
 class _Player:
-    """Hands out what was kept, in order, as long as ops and arguments are the same."""
+    """Hands out what was kept, in order, as long as ops and arguments are the same.
 
-    def __init__(self, shelf: _Shelf) -> None:
+    Args:
+        shelf: Where it is.
+        once: Nobody else will ask: results leave the shelf, the rest at the first dropout.
+    """
+
+    def __init__(self, shelf: _Shelf, *, once: bool) -> None:
         self._shelf = shelf
+        self._once = once
+        self._next: Counter[int] = Counter()
+        self._over: set[int] = set()
 
     def carry_out(self, batch: int, op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        if not self._shelf.has(batch) or not _is_worth_it(op, args, kwargs):
+        if batch in self._over or not _is_worth_it(op, args, kwargs):
             return op(*args, **kwargs)
-        kept = self._shelf.take(batch)
-        if kept is None:
+        place = self._shelf.place(batch, self._next[batch])
+        self._next[batch] += 1
+        kept = None if place is None else place.kept
+        if place is None or kept is None:
             return op(*args, **kwargs)
+        if self._once:
+            place.kept = None
         if not kept.answers(op, args, kwargs):
-            self._shelf.forget(batch)
+            self._end(batch)
             return op(*args, **kwargs)
-        # The clean pass may have gone on working on its result, or the model may hold it yet.
+        # A pass may have gone on working on the result, or the model may hold it yet.
         if not kept.returned.fits(kept.output) or _is_held_elsewhere(kept.output):
             return op(*args, **kwargs)
-        return kept.output
+        return kept.output if self._once else kept.output.detach()
 
     def noise_met(self, batch: int) -> None:
-        self._shelf.forget(batch)
+        if self._once:
+            self._end(batch)
 
     def forget(self) -> None:
         self._shelf.forget()
+
+    def _end(self, batch: int) -> None:
+        self._over.add(batch)
+        if self._once:
+            self._shelf.forget(batch)
 
 
 @dataclass(slots=True, eq=False)
@@ -155,14 +184,15 @@ class _Shelf:
 
     def __init__(self, room: int) -> None:
         self._room = room
-        self._rows: dict[int, deque[_Place]] = {}
+        self._rows: dict[int, list[_Place]] = {}
         self._cheapest: list[tuple[float, int, _Place]] = []
         """A heap by effort; numbered, so that places are never compared."""
         self._number = itertools.count()
 
-    def has(self, batch: int) -> bool:
-        """Whether anything of a batch is left."""
-        return bool(self._rows.get(batch))
+    def place(self, batch: int, number: int) -> _Place | None:
+        """Of the result of a batch's forward with a number; ``None`` beyond the last."""
+        row = self._rows.get(batch, [])
+        return row[number] if number < len(row) else None
 
     def has_room(self, size: int, effort: float) -> bool:
         """Make room, by what takes less effort for its size; whether there is enough now."""
@@ -176,21 +206,14 @@ class _Shelf:
     def put(self, batch: int, kept: _Kept | None, effort: float) -> None:
         """Add a result, or an empty place for it."""
         place = _Place(kept)
-        row = self._rows.setdefault(batch, deque())
-        row.append(place)
+        self._rows.setdefault(batch, []).append(place)
         if kept is not None:
             self._room -= _size(kept.output)
             heappush(self._cheapest, (effort, next(self._number), place))
 
-    def take(self, batch: int) -> _Kept | None:
-        """The next result of a batch, which leaves the shelf."""
-        place = self._rows[batch].popleft()
-        kept, place.kept = place.kept, None
-        return kept
-
     def forget(self, batch: int | None = None) -> None:
         """Drop everything, or what is left of a batch."""
-        for row in self._rows.values() if batch is None else [self._rows.get(batch, deque())]:
+        for row in self._rows.values() if batch is None else [self._rows.get(batch, [])]:
             for place in row:
                 place.kept = None
             row.clear()

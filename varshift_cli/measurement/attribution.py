@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from varshift_cli.instrument import BatchNormKey, NoiseKey
 from varshift_cli.instrument.calls import NoiseCall
+from varshift_cli.instrument.prefix import Carrier
 from varshift_cli.measurement.comparison import Comparing, Comparison, Subject, log_mean
 from varshift_cli.measurement.few import few_samples
 from varshift_cli.measurement.layers import LayerMoments
@@ -169,18 +170,24 @@ class _Rounds:
             return 0
         subject = self._subject
         plan = plan_passes(subject.instrumented, batches, subject.wiring, subject.memory)
-        clean = self._pass(batches, samples, plan, all_off)
+        # With a single dropout on a pass repeats the clean one up to there, with a single one off
+        # the joint one.
+        recorder, as_clean = plan.repeatable()
+        clean = self._pass(batches, samples, plan, all_off, recorder)
         comparing = None
         if not self._rounds:
             comparing = Comparing(self._subject, self._layers, clean)
             comparing.predict(batches, samples)
             self._progress.advance()
             self.comparisons = comparing.found
-        joint = self._pass(batches, samples, plan, all_on) if self._second else None
+        recorder, as_joint = plan.repeatable()
+        joint = self._pass(batches, samples, plan, all_on, recorder) if self._second else None
         found: dict[BatchNormKey, dict[NoiseKey, Share]] = {key: {} for key in self._targets}
         for noise in self._wanted:
-            alone = self._pass(batches, samples, plan, _only(noise))
-            rest = self._pass(batches, samples, plan, _all_but(noise)) if joint else None
+            alone = self._pass(batches, samples, plan, _only(noise), as_clean())
+            rest = (
+                self._pass(batches, samples, plan, _all_but(noise), as_joint()) if joint else None
+            )
             if comparing is not None:
                 comparing.compare(noise, alone)
             for key in self._targets:
@@ -196,10 +203,17 @@ class _Rounds:
         return count
 
     def _pass(
-        self, batches: Sequence[Batch], samples: Samples, plan: Plan, switch: Switch
+        self,
+        batches: Sequence[Batch],
+        samples: Samples,
+        plan: Plan,
+        switch: Switch,
+        carrier: Carrier,
     ) -> Mapping[BatchNormKey, GroupMoments]:
         regime = PopulationRegime(samples, noise_on=switch, seed=self._subject.seed)
-        run_population(self._subject.instrumented, batches, regime, forget, plan=plan)
+        run_population(
+            self._subject.instrumented, batches, regime, forget, plan=plan, carrier=carrier
+        )
         self._progress.advance()
         return regime.gathered.moments
 

@@ -6,9 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from varshift_cli.instrument.forwards import Instrumented
 from varshift_cli.instrument.lockstep import Diverged, ForwardRaised, run_lockstep
-from varshift_cli.instrument.prefix import Carrier, Plainly, recorder_and_player
+from varshift_cli.instrument.prefix import (
+    Carrier,
+    Plainly,
+    recorder_and_player,
+    recorder_and_players,
+)
 from varshift_cli.instrument.stepwise import run_stepwise
 from varshift_cli.instrument.wiring import Wiring, trace_wiring
 from varshift_cli.measurement.memory import memory_budget, plan_windows
@@ -43,7 +50,7 @@ class Plan:
     Attributes:
         windows: Numbered batches that wait for each other.
         spare: Bytes that may be kept beside what they hold: at most half of what that leaves of
-            the budget, and twice as much as they hold; none beside several windows.
+            the budget, and twice as much as they hold; none beside several windows, or on CUDA.
     """
 
     windows: Sequence[Sequence[tuple[int, Batch]]]
@@ -54,6 +61,10 @@ class Plan:
         if self.spare > 0 and any(visit.p != 0.0 for visit in wiring.noises):
             return recorder_and_player(self.spare)
         return Plainly(), Plainly()
+
+    def repeatable(self) -> tuple[Carrier, Callable[[], Carrier]]:
+        """For a pass, and for each of those after it that repeat part of it."""
+        return recorder_and_players(self.spare) if self.spare > 0 else (Plainly(), Plainly)
 
 
 def forget(_index: int, _output: object) -> None:
@@ -115,7 +126,9 @@ def plan_passes(
     budget = memory_budget(None, device) if memory is None else memory
     windows = plan_windows(batches, wiring.live_bytes, budget)
     parked = wiring.live_bytes * sum(batch.size for batch in batches)
-    spare = min((budget - parked) / 2, 2 * parked) if len(windows) == 1 else 0
+    # On another device ops are sooner done than their results compared.
+    shares = len(windows) == 1 and torch.device(device).type == "cpu"
+    spare = min((budget - parked) / 2, 2 * parked) if shares else 0
     return Plan(windows, max(int(spare), 0))
 
 
