@@ -388,6 +388,26 @@ def test_other_data():
     assert found.rivals
 
 
+WIDER = 1.5 * SCATTER.sqrt()[:, None]
+
+
+@pytest.mark.parametrize(
+    ("moved", "words"),
+    [
+        ({"scale": 3.0, "offset": 2.0}, "in mean and variance;"),
+        ({"offset": 2.0}, "in mean;"),
+        ({"scale": WIDER, "offset": MEAN[:, None] * (1 - WIDER)}, "in variance;"),
+    ],
+    ids=["both", "mean alone", "variance alone"],
+)
+def test_other_data_say_in_what(moved, words):
+    """The message names what is off, and not the other."""
+    found = other_inputs(asked(*at_input(**moved)))
+
+    assert found.code == "VS501"
+    assert words in found.message
+
+
 def training_data(*layers):
     """What the same layers met on the training data."""
     return TrainingData({each.layer.key: each.layer for each in layers}, len(values()))

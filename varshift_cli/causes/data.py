@@ -15,10 +15,10 @@ OTHER_DATA = Cause(
         "values are right for the training data."
     ),
     signature=(
-        "The first BatchNorm layers behind the input are off in nearly all channels, in mean and "
-        "variance; layers behind them less, once those before them normalise by what they really "
-        "get. With --train-data: the stale factor T/R is near 1 on the training data, and not on "
-        "--data."
+        "The first BatchNorm layers behind the input are off in nearly all channels, in mean, "
+        "variance or both; layers behind them less, once those before them normalise by what they "
+        "really get. With --train-data: the stale factor T/R is near 1 on the training data, and "
+        "not on --data."
     ),
     why=(
         "Common mistakes: numbers from 0 to 255 where 0 to 1 was trained, or the other way round; "

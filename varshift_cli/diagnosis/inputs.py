@@ -83,8 +83,8 @@ def other_inputs(asked: Question) -> Finding | None:
     return finding(
         "VS501",
         asked.off,
-        f"what reaches the first BatchNorm ({off[0].name}) is not what it was trained on, in mean "
-        "and variance; layers behind are off by less",
+        f"what reaches the first BatchNorm ({off[0].name}) is not what it was trained on, in "
+        f"{_in_what(off)}; layers behind are off by less",
         numbers,
         (
             "augmentation in training only",
@@ -92,6 +92,13 @@ def other_inputs(asked: Question) -> Finding | None:
             *asked.unmixed_batches,
         ),
     )
+
+
+def _in_what(off: Sequence[Evidence]) -> str:
+    """``mean``, ``variance``, or both: what is off beyond noise."""
+    known = {what for each in off for what in each.off_in}
+    found = ["mean"] if "mean" in known else []
+    return " and ".join([*found, "variance"] if known - {"mean"} else found)
 
 
 def _average(layers: Sequence[Evidence]) -> float:
