@@ -53,6 +53,15 @@ def on_cuda(batches: list[Any]) -> list[Any]:
     ]
 
 
+def ready(name: str) -> tuple[nn.Module, list[Any]]:
+    """A trained architecture, on the CPU, and its data."""
+    build, draw = EVERY[name]
+    torch.manual_seed(0)
+    model, batches = build(), cut(draw(SAMPLES), 16)
+    trained(model, batches)
+    return model, batches
+
+
 def figures(report: Report) -> dict[str, list[float | None]]:
     return {
         layer.name: [layer.shift, layer.factors.dropout, layer.factors.stale, layer.mean_shift]
@@ -72,10 +81,7 @@ def assert_near(one: Report, other: Report, rel: float) -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_a_scan_gives_the_figures_of_the_cpu(name: str) -> None:
     """Every architecture, data on the CPU as a loader gives it: shift and factors to 0.2 %."""
-    build, draw = EVERY[name]
-    torch.manual_seed(0)
-    model, batches = build(), cut(draw(SAMPLES), 16)
-    trained(model, batches)
+    model, batches = ready(name)
     kinds = [kind for kind in BLOCKS if any(isinstance(m, kind) for m in model.modules())]
     here = scan(model, batches, noise=kinds)
     there = scan(copy.deepcopy(model).cuda(), batches, noise=kinds)
@@ -87,10 +93,7 @@ def test_a_scan_gives_the_figures_of_the_cpu(name: str) -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_repair_by_hand(name: str) -> None:
     """After the repair plain hooks find it in the model itself, on the device."""
-    build, draw = EVERY[name]
-    torch.manual_seed(0)
-    model, batches = build(), cut(draw(SAMPLES), 16)
-    trained(model, batches)
+    model, batches = ready(name)
     model = model.cuda()
     before = by_hand(copy.deepcopy(model), on_cuda(batches))
     record = recalibrate(model, batches, force=True)
@@ -170,10 +173,7 @@ def test_correction_leaves_alone_what_dropout_does_not_reach(p: float) -> None:
 @pytest.mark.parametrize("how", ["half", "bfloat16", "autocast", "channels last", "tf32"])
 def test_precisions_and_layouts(how: str) -> None:
     """As a user deploys it; figures as those of float32 within what the precision leaves."""
-    torch.manual_seed(0)
-    build, draw = EVERY["ResNet basic"]
-    model, batches = build(), cut(draw(SAMPLES), 16)
-    trained(model, batches)
+    model, batches = ready("ResNet basic")
     model = model.cuda()
     plain = scan(model, batches)
     forward = None

@@ -62,7 +62,7 @@ def test_a_single_group_gives_the_direct_moments(
 def test_rows_beyond_a_piece_are_those_of_one_piece() -> None:
     """Rows that are taken a megabyte at a time give the same figures, ragged end included."""
     x = torch.randn(37, 3, 170, 170, generator=torch.Generator().manual_seed(0)) + 5
-    whole = moments_of._long_rows(x.reshape(37 * 3, -1))
+    whole = moments_of._by_deviation(x.reshape(37 * 3, -1), 1)
     pieces = moments_of._in_pieces(x.reshape(37 * 3, -1))
     assert x.numel() > 3 * moments_of._PIECE
     for one, other in zip(whole, pieces, strict=True):

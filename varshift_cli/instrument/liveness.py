@@ -10,7 +10,8 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, strided
+import torch
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from varshift_cli.instrument.calls import Op
@@ -60,6 +61,6 @@ class Liveness:
 
 
 def _place(leaf: object) -> int | None:
-    if not isinstance(leaf, Tensor) or leaf.layout is not strided:
+    if not isinstance(leaf, Tensor) or leaf.layout is not torch.strided:
         return None
     return leaf.untyped_storage().data_ptr()

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 
 from varshift_cli.instrument import noise
 from varshift_cli.instrument.calls import DropoutCall, NoiseCall, OpNoiseCall
-from varshift_cli.instrument.draws import KeyedDraws, Source, named_arguments, seeded
+from varshift_cli.instrument.draws import KeyedDraws, Source, draw, named_arguments, seeded
 from varshift_cli.instrument.sites import NoiseKey
 
 aten = torch.ops.aten
@@ -176,11 +176,8 @@ def _attend(given: Mapping[str, Any], source: Source) -> Tensor:
     elif mask is not None:
         scores = scores + mask.to(scores.dtype)
     weights = aten._safe_softmax.default(scores, -1)
-    p = float(given["dropout_p"])
-    if p == 1.0:
-        return torch.zeros_like(weights @ value)
-    keep = source.uniform(weights.shape, torch.float32, weights.device) < 1.0 - p
-    result: Tensor = (weights * keep.to(weights.dtype).div_(1.0 - p)) @ value
+    dropped, _ = draw(aten.native_dropout.default, (weights, given["dropout_p"], True), {}, source)
+    result: Tensor = dropped @ value
     return result
 
 

@@ -111,10 +111,10 @@ class _Recorder:
         self._over: set[int] = set()
 
     def carry_out(self, batch: int, op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        if batch in self._over or not _is_worth_it(op, args, kwargs):
-            return op(*args, **kwargs)
+        effort = 0.0 if batch in self._over else _effort(op, args, kwargs)
         output = op(*args, **kwargs)
-        effort = _effort(op, _tensors(args, kwargs))
+        if not effort:
+            return output
         fits = self._shelf.has_room(_size(output), effort)
         self._shelf.put(batch, _Kept.of(op, args, kwargs, output) if fits else None, effort)
         return output
@@ -142,7 +142,7 @@ class _Player:
         self._over: set[int] = set()
 
     def carry_out(self, batch: int, op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        if batch in self._over or not _is_worth_it(op, args, kwargs):
+        if batch in self._over or not _effort(op, args, kwargs):
             return op(*args, **kwargs)
         place = self._shelf.place(batch, self._next[batch])
         self._next[batch] += 1
@@ -219,23 +219,24 @@ class _Shelf:
             row.clear()
 
 
-def _tensors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-    return [leaf for leaf in (*args, *kwargs.values()) if isinstance(leaf, Tensor)]
+def _effort(op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
+    """About how many multiplications a value of the output takes.
 
-
-def _is_worth_it(op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether the op takes much longer than to look at what it is given, weights included."""
+    0 for an op that is as soon done as one has looked at what it is given, weights included.
+    """
     if op not in _COSTLY:
-        return False
-    tensors = _tensors(args, kwargs)
+        return 0.0
+    tensors = [leaf for leaf in (*args, *kwargs.values()) if isinstance(leaf, Tensor)]
     # What was made in the forward, in inference mode; all else was there before it.
     made = max((each.numel() for each in tensors if each.is_inference()), default=0)
     weights = sum(each.numel() for each in tensors if not each.is_inference())
-    return made >= _SMALL and made * _USES >= weights and _effort(op, tensors) >= _EFFORT
+    if made < _SMALL or made * _USES < weights:
+        return 0.0
+    effort = _multiplications(op, tensors)
+    return effort if effort >= _EFFORT else 0.0
 
 
-def _effort(op: Op, tensors: Sequence[Tensor]) -> float:
-    """About how many multiplications a value of the output takes."""
+def _multiplications(op: Op, tensors: Sequence[Tensor]) -> float:
     if op in _POOLINGS:
         return _AS_POOLING
     if op in _CONVOLUTIONS and len(tensors) > 1:
@@ -254,7 +255,7 @@ def _is_held_elsewhere(tensor: Tensor) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Kept:
-    """An op of the clean pass: what it was given and what it returned."""
+    """An op of a pass before: what it was given and what it returned."""
 
     op: Op
     given: list[Any]

@@ -59,9 +59,7 @@ def layer_record(
     layer: LayerMoments, name: str, seed: int, *, with_channels: bool = False
 ) -> LayerRecord:
     """All figures of one BN call; wiring and causes are filled in by others."""
-    running_var = layer.site.held_var
-    running_mean = layer.site.held_mean
-    figures = _Figures(layer, running_mean, running_var, seed)
+    figures = _Figures(layer, seed)
     shift = figures.shift()
     worst, worst_ratio = figures.worst_channel()
     factors, intervals = figures.factors()
@@ -92,12 +90,10 @@ def layer_record(
 class _Figures:
     """Variances of one layer in every regime, and their ratios."""
 
-    def __init__(
-        self, layer: LayerMoments, running_mean: Tensor, running_var: Tensor, seed: int
-    ) -> None:
+    def __init__(self, layer: LayerMoments, seed: int) -> None:
         self.eps = layer.eps
-        self.running_mean = running_mean
-        self.running_var = running_var
+        self.running_mean = layer.site.held_mean
+        self.running_var = layer.site.held_var
         self.eval = layer.eval.populated()
         same = layer.train is layer.clean
         clean = layer.clean.populated()
@@ -108,20 +104,20 @@ class _Figures:
         }
         self._means = {name: group.pooled().mean for name, group in moments.items()}
         self._vars = {name: group.pooled().var for name, group in moments.items()}
-        self._vars["running"] = running_var
+        self._vars["running"] = self.running_var
         self.resampling = Resampling.of(self.eval.groups, seed)
         self._partial = {
             name: group.reweighted(self.resampling.jackknife)[1]
             for name, group in moments.items()
             if group.groups == self.eval.groups
         }
-        self._partial["running"] = running_var.unsqueeze(0)
+        self._partial["running"] = self.running_var.unsqueeze(0)
         if layer.batch is not None:
             self._vars["batch"] = layer.batch.pooled()
             partial = layer.batch.leave_one_out()
             if partial is not None and len(partial) == self.eval.groups:
                 self._partial["batch"] = partial
-        self.live = live_channels(running_var, self._vars["eval"], self.eps)
+        self.live = live_channels(self.running_var, self._vars["eval"], self.eps)
         finite = torch.stack(list(self._vars.values())).isfinite().all()
         self.usable = bool(self.live.any()) and bool(finite)
 

@@ -212,7 +212,7 @@ class _Measuring:
         name: str,
         joined: tuple[Sequence[Batch], Samples],
         plan: Plan,
-        carrier: Carrier | None,
+        carrier: Carrier,
         *,
         noise_on: bool,
     ) -> tuple[PopulationRegime, Procedure]:

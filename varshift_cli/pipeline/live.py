@@ -228,7 +228,9 @@ def correct(
             "correct, and a second correction would do harm"
         )
     frozen = frozenset() if include_frozen else frozen_layers(model, catalogue)
-    work = Workload(model, catalogue, drawn, frozen, progress, call, seed=seed)
+    work = Workload(
+        model, catalogue, drawn, frozen, progress, call, seed=seed, wiring=measured.wiring
+    )
     new = corrected(populations_of(measured, work), catalogue)
     if not new.selection.names:
         return nothing_done("correct", new, drawn)

@@ -68,7 +68,7 @@ class Look:
                 progress,
                 inputs.forward,
                 inputs.data.regroupable,
-                memory_budget(self.request.memory, inputs.device),
+                memory_budget(request.memory, inputs.device),
             )
         report = assemble(self.measured, subject, study)
         if inputs.metric is not None:

@@ -36,18 +36,26 @@ def _row_moments(x: Tensor) -> tuple[int, Tensor, Tensor]:
         (N, C); float64, and new tensors.
     """
     rows, channels = x.shape[0], x.shape[1]
-    positions = x[0, 0].numel() if x.numel() else 0
+    positions = _positions(x)
     if positions == 1:
         mean = x.reshape(rows, channels).to(torch.float64, copy=True)
         return 1, mean, torch.zeros_like(mean)
-    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    flat = x.reshape(rows * channels, positions)
+    flat = _upcast(x).reshape(rows * channels, positions)
     mean, m2 = _short_rows(flat) if positions < _LONG else _in_pieces(flat)
     return positions, mean.view(rows, channels), m2.view(rows, channels)
 
 
+def _positions(x: Tensor) -> int:
+    return x[0, 0].numel() if x.numel() else 0
+
+
+def _upcast(x: Tensor) -> Tensor:
+    """Sums of half precision are taken in float32."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 _LONG = 32
-"""Positions from which :func:`_long_rows` is the faster one (measured: 5 times at 1,024)."""
+"""Positions from which :func:`_by_deviation` is the faster one (measured: 5 times at 1,024)."""
 
 
 _PIECE = 2**18
@@ -56,21 +64,22 @@ Five times faster than all of 32 MiB at once, which asks the system for fresh me
 
 
 def _in_pieces(flat: Tensor) -> tuple[Tensor, Tensor]:
-    """The same as :func:`_long_rows` but for rounding."""
+    """As :func:`_by_deviation` along rows, but for rounding."""
     rows = max(_PIECE // flat.shape[1], 1)
     if flat.shape[0] <= rows or flat.device.type != "cpu":
-        return _long_rows(flat)
-    means, squares = zip(*map(_long_rows, torch.split(flat, rows)), strict=True)
+        return _by_deviation(flat, 1)
+    pieces = [_by_deviation(piece, 1) for piece in torch.split(flat, rows)]
+    means, squares = zip(*pieces, strict=True)
     return torch.cat(means), torch.cat(squares)
 
 
-def _long_rows(flat: Tensor) -> tuple[Tensor, Tensor]:
+def _by_deviation(flat: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Deviations from a rounded mean, which is then corrected by what they add up to."""
-    rough = flat.mean(dim=1, keepdim=True)
+    rough = flat.mean(dim=dim, keepdim=True)
     deviation = flat - rough
-    rest = deviation.sum(dim=1).double() / flat.shape[1]
-    squares = deviation.mul_(deviation).sum(dim=1).double()
-    return rough.squeeze(1).double() + rest, squares - rest.square() * flat.shape[1]
+    rest = deviation.sum(dim=dim).double() / flat.shape[dim]
+    squares = deviation.mul_(deviation).sum(dim=dim).double()
+    return rough.squeeze(dim).double() + rest, squares - rest.square() * flat.shape[dim]
 
 
 def _short_rows(flat: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,8 +101,7 @@ class _Rows:
 
 def _is_short(x: Tensor) -> bool:
     """Whether there are few positions and more samples: columns are then twice as fast as rows."""
-    positions = x[0, 0].numel() if x.numel() else 0
-    return 1 < positions < min(_LONG, x.shape[0])
+    return 1 < _positions(x) < min(_LONG, x.shape[0])
 
 
 def _column_moments(x: Tensor) -> tuple[int, Tensor, Tensor]:
@@ -103,14 +111,8 @@ def _column_moments(x: Tensor) -> tuple[int, Tensor, Tensor]:
         Samples, the mean of shape (positions, C), and the sum of squared deviations likewise.
     """
     samples, channels = x.shape[0], x.shape[1]
-    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    flat = x.reshape(samples, -1)
-    rough = flat.mean(dim=0)
-    deviation = flat - rough
-    rest = deviation.sum(dim=0).double() / samples
-    squares = deviation.mul_(deviation).sum(dim=0).double() - rest.square() * samples
-    mean = rough.double() + rest
-    return samples, mean.view(channels, -1).t(), squares.view(channels, -1).t()
+    mean, m2 = _by_deviation(_upcast(x).reshape(samples, -1), 0)
+    return samples, mean.view(channels, -1).t(), m2.view(channels, -1).t()
 
 
 class GroupMoments:
