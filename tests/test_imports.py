@@ -20,6 +20,7 @@ MEASURING = {"statistics", "instrument", "measurement"}
 
 ARROWS = {
     "errors": set(),
+    "heap": set(),
     "interrupts": set(),
     "nearby": set(),
     "records": set(),
@@ -30,7 +31,7 @@ ARROWS = {
     "statistics": FACTS,
     "loading": FACTS,
     "instrument": FACTS | {"statistics", "nn"},
-    "measurement": FACTS | {"statistics", "instrument", "nn"},
+    "measurement": FACTS | {"statistics", "instrument", "nn", "heap"},
     "diagnosis": FACTS | MEASURING,
     "remedies": FACTS | MEASURING | {"nn"},
     "nn": FACTS,
@@ -39,13 +40,13 @@ ARROWS = {
     | MEASURING
     | {"diagnosis", "remedies", "loading", "gate", "causes", "version"},
     "integrations": FACTS | {"pipeline", "report", "gate", "version"},
-    "cli": FACTS | {"pipeline", "static", "report", "gate", "config", "causes", "version"},
+    "cli": FACTS | {"pipeline", "static", "report", "gate", "config", "causes", "heap", "version"},
     "__init__": FACTS | {"gate", "integrations", "nn", "pipeline", "report"},
     "__main__": {"cli"},
 }
 """``version`` is the package itself, from which only ``__version__`` may be taken."""
 
-WITHOUT_TORCH = ("errors", "nearby", "records", "causes", "config", "gate", "report", "cli")
+WITHOUT_TORCH = ("errors", "heap", "nearby", "records", "causes", "config", "gate", "report", "cli")
 """Rooms that answer at once; cli reaches the others from inside its commands."""
 
 OPENERS = {

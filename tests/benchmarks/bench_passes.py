@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from varshift_cli.heap import keep_freed_memory
 from varshift_cli.instrument import borrowed, find_batch_norms
 from varshift_cli.measurement.passes import run_eval, run_population
 from varshift_cli.measurement.regimes import EvalRegime, PopulationRegime
@@ -94,7 +95,7 @@ class Bench:
         with borrowed(model, self.catalogue) as instrumented:
             run_eval(instrumented, self.batches, largest, _ignore)
         # As for data from a file: joined for the lockstep passes where the net is tiny.
-        self.join = join_factor(largest.gathered.largest_bytes, len(self.batches))
+        self.join = join_factor(largest.gathered.largest_bytes, len(self.batches), None)
         self.joined, self.samples_joined = join_batches(self.batches, samples, self.join)
         self.samples = samples
 
@@ -173,6 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
+    keep_freed_memory()
     torch.manual_seed(0)
     nets = {
         "ResNet-18 size, 64 px, batch 32, 512 samples": (resnet18(), (512, 3, 64, 64), 32),

@@ -25,7 +25,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -35,8 +37,10 @@ from torch.optim.swa_utils import update_bn
 from tests.benchmarks.bench_passes import DIGITS, digits, resnet18
 from tests.nets import batches_of, captured_inputs
 from varshift_cli import recalibrate
+from varshift_cli.heap import keep_freed_memory
 from varshift_cli.instrument import find_batch_norms
 from varshift_cli.measurement.memory import memory_budget
+from varshift_cli.measurement.regroup import join_factor
 from varshift_cli.records import SilentProgress
 from varshift_cli.remedies import Workload, corrected, gather_populations, recalibrated
 
@@ -51,7 +55,10 @@ def speed(
     torch.manual_seed(0)
     model, x = resnet18().eval().to(device), torch.randn(shape, device=device)
     inputs = list(x.split(size))
-    work = Workload(model, find_batch_norms(model), batches_of(x, size), (), SilentProgress())
+    largest = model[0](x[:size]).numel() * x.element_size()  # what enters the first BN
+    join = join_factor(largest, len(inputs), None, device)
+    apart = Workload(model, find_batch_norms(model), batches_of(x, size), (), SilentProgress())
+    joined = replace(apart, join=join)
 
     def bare() -> None:
         with torch.inference_mode():
@@ -62,12 +69,13 @@ def speed(
         update_bn(inputs, model)
         model.eval()
 
-    passes: Mapping[str, Callable[[], object]] = {
+    passes: dict[str, Callable[[], object]] = {
         "bare forward": bare,
         "update_bn": torch_update_bn,
-        "recalibrate": lambda: recalibrated(gather_populations(work, with_train=False)),
-        "correct": lambda: corrected(gather_populations(work, with_train=True), work.catalogue),
     }
+    for name, work in (("", joined), (", loader", apart)):
+        passes[f"recalibrate{name}"] = partial(_recalibration, work)
+        passes[f"correct{name}"] = partial(_correction, work)
     times: dict[str, list[float]] = {name: [] for name in passes}
     for turn in range(rounds + 1):
         for name, run in passes.items():
@@ -78,12 +86,20 @@ def speed(
             if turn:
                 times[name].append(time.perf_counter() - began)
     print(f"speed: ResNet-18 size, {shape[0]} samples of {shape[2]} px, batch {size}, on {device}")
-    print(f"  {'':14}{'x bare':>8}{'x update_bn':>13}{'s':>8}")
+    print(f"  {'':20}{'x bare':>8}{'x update_bn':>13}{'s':>8}")
     for name, own in times.items():
         print(
-            f"  {name:14}{_ratio(own, times['bare forward']):8.2f}"
+            f"  {name:20}{_ratio(own, times['bare forward']):8.2f}"
             f"{_ratio(own, times['update_bn']):13.2f}{statistics.median(own):8.2f}"
         )
+
+
+def _recalibration(work: Workload) -> None:
+    recalibrated(gather_populations(work, with_train=False))
+
+
+def _correction(work: Workload) -> None:
+    corrected(gather_populations(work, with_train=True), work.catalogue)
 
 
 def _ratio(own: list[float], other: list[float]) -> float:
@@ -119,9 +135,17 @@ def measure_peak(budget: str, kind: str) -> tuple[float, float, float, int]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model, x = resnet18().eval(), torch.randn(256, 3, 64, 64)
-    batches = batches_of(x, 16)
+    batches, granted_bytes = batches_of(x, 16), memory_budget(budget)
+    largest = 16 * 64 * 32 * 32 * 4  # bytes that enter the first BN
+    join = join_factor(largest, len(batches), granted_bytes)
     work = Workload(
-        model, find_batch_norms(model), batches, (), SilentProgress(), memory=memory_budget(budget)
+        model,
+        find_batch_norms(model),
+        batches,
+        (),
+        SilentProgress(),
+        join=join,
+        memory=granted_bytes,
     )
     # What torch imports on the first dispatched op (90 MiB of it) is code, not activations.
     gather_populations(work.on(batches_of(x[:2], 1)), with_train=False)
@@ -258,6 +282,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    keep_freed_memory()  # as the program does
     if arguments.child is not None:
         print(*measure_peak(*arguments.child))
         return

@@ -50,6 +50,7 @@ def fix(
     from varshift_cli.cli.settings import Said, announce, settle, with_holdout
     from varshift_cli.cli.show import fix_format, show_fix
     from varshift_cli.config import load_config
+    from varshift_cli.heap import keep_freed_memory
     from varshift_cli.records import FixRequest, files_read
     from varshift_cli.report import FIX_FORMATS
 
@@ -89,6 +90,7 @@ def fix(
     quiet = bool(quiet or config.quiet)
     if method != "revert":
         announce(with_holdout(settled, request.holdout, holdout), config, quiet=quiet)
+    keep_freed_memory()
     with loading_torch():
         from varshift_cli.pipeline import fix_checkpoint, written_files
 

@@ -45,6 +45,7 @@ def scan(
     from varshift_cli.cli.settings import Said, announce, settle
     from varshift_cli.cli.show import View, show_report
     from varshift_cli.config import load_config
+    from varshift_cli.heap import keep_freed_memory
     from varshift_cli.records import files_read
     from varshift_cli.report import FORMATS
 
@@ -90,6 +91,7 @@ def scan(
     files = output.report_files(report or (), FORMATS, reserved=reserved)
     quiet = bool(quiet or config.quiet)
     announce(settled, config, quiet=quiet)
+    keep_freed_memory()
     with loading_torch():
         from varshift_cli.pipeline import scan_checkpoint, scan_until
 

@@ -241,7 +241,9 @@ class _Measuring:
         if not self._regroup or by_batch or self._catalogue.untracked or shown is first:
             return 1
         largest = max((visit.input_bytes for visit in wiring.batch_norms), default=0)
-        return join_factor(largest * first.size // shown.size, len(self._batches))
+        device = next(iter(self._catalogue.sites.values())).running_var.device
+        largest = largest * first.size // shown.size
+        return join_factor(largest, len(self._batches), self._memory, device)
 
     def _keep(self, name: str, tell: Callable[[], None]) -> Callable[[int, Any], None]:
         def keep(index: int, output: Any) -> None:

@@ -52,6 +52,11 @@ def memory_budget(text: str | None, device: torch.device | str = "cpu") -> int:
     return size
 
 
+def granted(memory: int | None, device: torch.device | str = "cpu") -> int:
+    """Bytes that parked forwards may hold, where nobody said: half of what is free."""
+    return memory_budget(None, device) if memory is None else memory
+
+
 def _share(text: str) -> float | None:
     """A number up to 1, or in percent; ``None`` for anything else."""
     percent = text.strip().endswith("%")

@@ -18,7 +18,7 @@ from varshift_cli.instrument.prefix import (
 )
 from varshift_cli.instrument.stepwise import run_stepwise
 from varshift_cli.instrument.wiring import Wiring, trace_wiring
-from varshift_cli.measurement.memory import memory_budget, plan_windows
+from varshift_cli.measurement.memory import granted, plan_windows
 from varshift_cli.measurement.regimes import EvalRegime, PopulationRegime
 from varshift_cli.measurement.samples import few_of
 from varshift_cli.measurement.small_batches import BatchRegime
@@ -123,7 +123,7 @@ def plan_passes(
         memory: Bytes that parked forwards may hold; half of what is free by default.
     """
     device = next((site.running_var.device for site in instrumented.sites.values()), "cpu")
-    budget = memory_budget(None, device) if memory is None else memory
+    budget = granted(memory, device)
     windows = plan_windows(batches, wiring.live_bytes, budget)
     parked = wiring.live_bytes * sum(batch.size for batch in batches)
     # On another device ops are sooner done than their results compared.

@@ -13,17 +13,33 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from varshift_cli.heap import is_freed_memory_kept
+from varshift_cli.measurement.memory import granted
 from varshift_cli.measurement.samples import Samples
 from varshift_cli.records import Batch
 
-TARGET_BYTES = 4_000_000
-"""Batches are joined until the largest input of a BN has about this size: it then still fits the
-processor's cache (twice as much was measured slower, bare forward and lockstep alike)."""
+LARGE_BYTES, SMALL_BYTES = 64 << 20, 4 << 20
+"""Batches are joined until the largest input of a BN has this size: what an op costs beside its
+arithmetic (weights laid out anew, a stop at each of them) is small by then. Where the system
+clears the memory of each large block anew, that costs more than it gains."""
+_AT_WORK = 16
+"""Of what all forwards may hold together, the part that is one BN input of the one at work."""
 
 
-def join_factor(largest_bytes: int, batches: int) -> int:
-    """How many batches to join, given the largest BN input of one of them."""
-    return max(1, min(batches, TARGET_BYTES // max(largest_bytes, 1)))
+def join_factor(
+    largest_bytes: int, batches: int, memory: int | None, device: torch.device | str = "cpu"
+) -> int:
+    """How many batches to join.
+
+    Args:
+        largest_bytes: Of one BN input of one batch.
+        batches: There are.
+        memory: Bytes that all forwards may hold together; half of what is free by default.
+        device: Where they live.
+    """
+    is_kept = torch.device(device).type == "cuda" or is_freed_memory_kept()
+    most = min(LARGE_BYTES if is_kept else SMALL_BYTES, granted(memory, device) // _AT_WORK)
+    return max(1, min(batches, most // max(largest_bytes, 1)))
 
 
 def join_batches(

@@ -11,7 +11,7 @@ from torch import nn
 
 from varshift_cli.errors import FixDeclinedError, NothingToMeasureError
 from varshift_cli.instrument import BatchNormCatalogue
-from varshift_cli.instrument.borrow import Forward
+from varshift_cli.instrument.borrow import Forward, device_of
 from varshift_cli.measurement import targets_of
 from varshift_cli.measurement.outputs import accuracy_of
 from varshift_cli.measurement.regroup import join_factor
@@ -68,7 +68,9 @@ def repair_in_memory(
     """
     before = verify(model, catalogue, batches, progress=progress, forward=forward)
     refuse_noise(before.always_on)
-    join = join_factor(before.largest_bytes, len(batches)) if regroup else 1
+    join = 1
+    if regroup:
+        join = join_factor(before.largest_bytes, len(batches), None, device_of(model))
     work = Workload(model, catalogue, batches, frozen, progress, forward, join)
     new = recalibrated(gather_populations(work, with_train=False))
     return carry_out(work, "recalibrate", new, before, tolerance)
