@@ -116,7 +116,8 @@ def test_buffers_are_clean_near_zero_alone(
     monkeypatch.setattr(buffers, "_pair", lambda layer: layer)
     estimate = SimpleNamespace(slope=slope, error=error)
     monkeypatch.setattr(buffers, "within_layer_slope", lambda pairs: estimate)
-    found, reason = buffers.describe_buffers([object()])  # type: ignore[list-item]
+    layer = SimpleNamespace(site=SimpleNamespace(never_updated=False))
+    found, reason = buffers.describe_buffers([layer])  # type: ignore[list-item]
     assert found.describe == describe
     assert (reason is None) is (describe != "unknown")
 

@@ -132,6 +132,24 @@ def test_labels_decide_beyond_noise(
     assert "as it is 70.0 %" in choice.reason
 
 
+@pytest.mark.parametrize(("never_updated", "method"), [(False, "recalibrate"), (True, None)])
+def test_a_lower_loss_alone_does_not_overrule_buffers_that_training_may_have_used(
+    never_updated: bool, method: str | None
+) -> None:
+    """Never updated buffers are right if training left them so: then accuracy itself must rise."""
+    labels = torch.arange(200) % 4
+    choice = choose_by_labels(
+        Judge(labels),
+        scores(labels, 0.7),
+        {"recalibrate": scores(labels, 0.7, sure=2.0)},
+        "held-out fifths",
+        subject="",
+        by_buffers=lambda: replace(CHOSEN, method=None),
+        never_updated=never_updated,
+    )
+    assert choice.method == method
+
+
 @pytest.mark.parametrize("favourite", ["recalibrate", "correct"])
 def test_between_repairs_alike_the_buffers_decide(favourite: str) -> None:
     """Two repairs that no figure tells apart: the one that the buffers speak for."""

@@ -186,7 +186,10 @@ def test_never_updated_buffers_are_an_error_and_broken_ones_too() -> None:
     """Mean 0, variance 1 everywhere is VS201; NaN is VS202 and leaves the other layers measured."""
     torch.manual_seed(0)
     model, x = Mlp(), torch.randn(64, 12)
-    assert {finding.code for finding in scan(model, x).findings} >= {"VS201"}
+    fresh = scan(model, x)
+    assert {finding.code for finding in fresh.findings} >= {"VS201"}
+    assert fresh.buffers.describe == "unknown"
+    assert fresh.unknown["buffers.slope"] == "the running statistics were never updated"
     warmed_up(model, x)
     model.body[5].running_var[3] = float("nan")
     report = scan(model, x)

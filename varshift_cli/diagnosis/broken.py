@@ -74,7 +74,7 @@ def _missing(seen: Observations) -> Iterator[Finding]:
 
 def _never_updated(seen: Observations) -> Iterator[Finding]:
     missing = {name.rpartition(".")[0] for name in seen.missing_buffers}
-    fresh = [site for site in seen.sites if site.name not in missing and _is_initial(site)]
+    fresh = [site for site in seen.sites if site.name not in missing and site.never_updated]
     if fresh:
         yield Finding(
             "VS201",
@@ -103,9 +103,3 @@ def _broken_channels(site: BatchNormSite) -> list[int]:
     broken = ~site.running_mean.isfinite() | ~site.running_var.isfinite() | (site.running_var < 0.0)
     found: list[int] = broken.nonzero().flatten().tolist()
     return found
-
-
-def _is_initial(site: BatchNormSite) -> bool:
-    if site.updates is not None and int(site.updates) != 0:
-        return False
-    return bool((site.running_mean == 0.0).all()) and bool((site.running_var == 1.0).all())

@@ -29,7 +29,10 @@ _HALF = 0.5
 
 def describe_buffers(layers: Sequence[LayerMoments]) -> tuple[BuffersRecord, str | None]:
     """Decide between ``train`` and ``clean``; also the reason when it stays ``unknown``."""
-    pairs = [pair for layer in layers if (pair := _pair(layer)) is not None]
+    filled = [layer for layer in layers if not layer.site.never_updated]
+    if layers and not filled:
+        return BuffersRecord(), "the running statistics were never updated"
+    pairs = [pair for layer in filled if (pair := _pair(layer)) is not None]
     if not pairs:
         return BuffersRecord(), "no dropout moves any layer, so nothing tells the two apart"
     estimate = within_layer_slope(pairs)

@@ -62,6 +62,13 @@ class BatchNormSite:
         """Likewise."""
         return self.running_var.detach().to("cpu", torch.float64, copy=True)
 
+    @property
+    def never_updated(self) -> bool:
+        """Whether it is as it was made: mean 0 and variance 1 in every channel, and no update."""
+        if self.updates is not None and int(self.updates) != 0:
+            return False
+        return bool((self.running_mean == 0.0).all()) and bool((self.running_var == 1.0).all())
+
 
 def display_names(keys: Iterable[Any]) -> dict[Any, str]:
     """Names as reported: ``bn``, or ``bn#1`` and ``bn#2`` for a site called more than once."""

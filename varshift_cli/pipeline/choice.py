@@ -86,6 +86,7 @@ def choose_by_labels(
     *,
     subject: str,
     by_buffers: Callable[[], Choice],
+    never_updated: bool = False,
 ) -> Choice | None:
     """The better of the repairs by their figures; between those alike, what the buffers say.
 
@@ -100,6 +101,8 @@ def choose_by_labels(
         data: What those samples are called.
         subject: What the buffers look like, to be said first.
         by_buffers: The choice without labels.
+        never_updated: The network may have been trained with its buffers as they are. Then only
+            the decisive figure counts: a lower loss may be mere calibration.
 
     Returns:
         ``None`` where no repair has a figure.
@@ -109,7 +112,8 @@ def choose_by_labels(
     if not scores:
         return None
     ranked = sorted(scores, key=lambda name: _rank(scores[name]), reverse=True)
-    accepted = [name for name in ranked if _is_gain(scores[name])]
+    is_gain = _rises if never_updated else _is_gain
+    accepted = [name for name in ranked if is_gain(scores[name])]
     best = accepted[0] if accepted else None
     favourite = by_buffers()
     told = _told(ranked, scores)
@@ -268,6 +272,11 @@ def _alike(judge: Judge, outputs: Sequence[Tensor], data: str) -> bool:
 def _rank(scores: Sequence[Score]) -> tuple[float, float]:
     loss = next((each for each in scores if each.name == "loss"), None)
     return scores[0].after, 0.0 if loss is None else -loss.after
+
+
+def _rises(scores: Sequence[Score]) -> bool:
+    """The decisive figure rises beyond noise."""
+    return is_better(scores[0])
 
 
 def _is_gain(scores: Sequence[Score]) -> bool:

@@ -113,8 +113,8 @@ def decide(evidence: Evidence) -> Choice:
     if nothing is not None:
         return nothing
     judged, unscored = evidence.as_is(), evidence.ground.unscored()
-    broken = any(finding.code == "VS202" for finding in evidence.report.findings)
-    if judged is None and unscored is not None and not broken:
+    codes = {finding.code for finding in evidence.report.findings}
+    if judged is None and unscored is not None and "VS202" not in codes:
         return Choice(None, _UNSCORED.format(unscored))
     candidates = {} if judged is None else unseen_outputs(evidence, METHODS)
     if judged is None or not candidates:
@@ -127,6 +127,7 @@ def decide(evidence: Evidence) -> Choice:
         evidence.ground.name,
         subject=_subject(evidence.report),
         by_buffers=lambda: _by_buffers(evidence),
+        never_updated="VS201" in codes,
     )
     if choice is None:
         return Choice(None, _UNSCORED.format(unscored))

@@ -222,7 +222,9 @@ def _carry_out(task: _Task, choice: Choice, method: str, output: Path | None) ->
     work = evidence.work
     new = statistics_by(method, populations_of(evidence.measured, work), work)
     if method == "correct" and not new.selection.names:
-        return _nothing(task, "no dropout reaches any BatchNorm layer: there is nothing to correct")
+        reason = "no dropout reaches any BatchNorm layer: there is nothing to correct"
+        chosen = task.request.method == "auto"
+        return _nothing(task, f"{reason}; {choice.reason}" if chosen else reason)
     held = task.inputs.held_dtypes()
     new = as_held(new, held)
     if new.selection.names and _changes_nothing(new, work):
