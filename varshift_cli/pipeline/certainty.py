@@ -66,8 +66,10 @@ class Certainty:
 
     @property
     def is_gained(self) -> bool:
-        """Whether recalibration makes it much more certain than correction does."""
+        """Whether recalibration makes it much more certain than correction does, of all classes."""
         if self.corrected is None or self.recalibrated is None or self.is_lost:
+            return False
+        if self.recalibrated.spread < self.corrected.spread - FEWER_CLASSES:
             return False
         return self.recalibrated.entropy < MORE_CERTAIN * self.corrected.entropy
 

@@ -18,9 +18,13 @@ from varshift_cli.pipeline.certainty import Answers, Certainty
 from varshift_cli.pipeline.scoring import Judge, is_better, is_worse
 from varshift_cli.records import MEAN_IS_OFF, NON_FINITE, Describe, Level, Report, Score
 
-WITHIN_MOMENTUM = 4.0
-"""Excess of staleness up to which the buffers are what training would have gathered on this
-data."""
+WITHIN_MOMENTUM = 5.0
+"""Excess of staleness below which the buffers are what training would have gathered on this
+data. Nets on their own data read 0.5 to 4; of augmented ones, on plain images, those below 5 gain
+by recalibration as well, and those from 5 on may lose."""
+FAR_BEYOND = 10.0
+"""Excess above which nobody can tell whether weights were changed afterwards, by pruning or
+averaging (2 to 8), or BN was frozen in fine-tuning (7 to 25)."""
 CHANGED = 0.4
 """Median over layers of the channel mean of |ln T/R| from which the weights may have changed."""
 NEVER_UPDATED = (
@@ -209,7 +213,7 @@ def choose_by_buffers(report: Report, stale: Staleness | None, certainty: Certai
     if stale is None:
         return Choice(None, "no layer could be compared with its buffers")
     figure = f"median |ln T/R| {stale.distance:.2f}, {stale.excess:.1f} times what momentum allows"
-    if stale.excess <= WITHIN_MOMENTUM and not certainty.loses_classes:
+    if stale.excess < WITHIN_MOMENTUM and not certainty.loses_classes:
         return Choice(
             "recalibrate", f"the buffers describe this data with dropout on ({figure}), no labels"
         )
@@ -220,7 +224,7 @@ def choose_by_buffers(report: Report, stale: Staleness | None, certainty: Certai
             f"in fine-tuning ({figure}): recalibrated it is less certain or loses classes "
             f"({_compared(certainty.as_is, certainty.recalibrated)}); only labels can tell",
         )
-    if stale.distance > CHANGED:
+    if stale.distance > CHANGED or (certainty.is_gained and stale.excess > FAR_BEYOND):
         return Choice(
             None,
             f"the buffers are far from this data even with dropout on ({figure}): other data than "
