@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from varshift_cli.measurement import attribution
-from varshift_cli.pipeline import scan_checkpoint
-from varshift_cli.records import ScanRequest
+from varshift_cli.pipeline import fix_checkpoint, measured, scan_checkpoint
+from varshift_cli.records import FixRequest, ScanRequest
 from varshift_cli.remedies import trials
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
@@ -39,3 +39,24 @@ def test_every_pass_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         )
     )
     assert told == {"measure": {3 << 20}, "attribution": {3 << 20}, "trials": {3 << 20}}
+
+
+def test_a_repair_in_windows_runs_no_pass_twice(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The scan went through in the same windows: its statistics are those to be written."""
+
+    def again(*_args: Any, **_kwargs: Any) -> None:
+        raise AssertionError("passes were run again")
+
+    scan = ScanRequest(
+        str(DIGITS / "model.pt"),
+        arch=f"{DIGITS / 'model.py'}:build",
+        data=str(DIGITS / "calib.npz"),
+        samples=512,
+        memory="300K",
+    )
+    monkeypatch.setattr(measured, "gather_populations", again)
+    found = fix_checkpoint(FixRequest(scan, method="recalibrate", output=str(tmp_path / "new.pt")))
+    assert found.repair is not None
+    assert found.repair.windows > 1

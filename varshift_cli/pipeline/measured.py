@@ -39,7 +39,7 @@ def populations_of(measured: Measurement, work: Workload) -> Populations:
     selection = select_layers(
         work.catalogue, calls, batch_statistics=measured.batch_statistics, frozen=work.frozen
     )
-    if frozenset(calls) != frozenset(selection.names) or measured.procedure.windows > 1:
+    if frozenset(calls) != frozenset(selection.names):
         return gather_populations(work, with_train=True)
     clean = {layer.key.name: layer.clean.pooled() for layer in measured.layers}
     noisy = any(layer.train is not layer.clean for layer in measured.layers)
