@@ -8,6 +8,10 @@ import os
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """As in malloc.h."""
 
+_LARGEST = 128 << 20
+"""Bytes from which a block goes back all the same: kept, such would leave holes as large."""
+_THE_USERS = ("MALLOC_MMAP_", "MALLOC_TRIM_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
+
 _kept = False
 
 
@@ -19,17 +23,18 @@ def keep_freed_memory() -> None:
     C library, or where the user has set glibc's own variables.
     """
     global _kept  # noqa: PLW0603  as the setting itself, one for the process
-    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+    if any(name.startswith(_THE_USERS) for name in os.environ):
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    _kept = bool(mallopt(_M_MMAP_THRESHOLD, 1 << 30)) and bool(
-        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
-    )
+    _kept = bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST))
+    if not _kept:  # before 2.35 it takes no more: larger blocks are given back all the same
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def is_freed_memory_kept() -> bool:
-    """Whether large blocks cost no more than small ones."""
+    """Whether it is, in blocks of up to 128 MiB."""
     return _kept

@@ -23,7 +23,7 @@ from torch.optim.swa_utils import update_bn
 
 from varshift_cli.heap import keep_freed_memory
 from varshift_cli.instrument import borrowed, find_batch_norms
-from varshift_cli.measurement.passes import run_eval, run_population
+from varshift_cli.measurement.passes import run_eval, run_population, wire
 from varshift_cli.measurement.regimes import EvalRegime, PopulationRegime
 from varshift_cli.measurement.regroup import join_batches, join_factor
 from varshift_cli.measurement.samples import identify
@@ -91,11 +91,10 @@ class Bench:
         self.batches = tuple(Batch((part,), {}, None, len(part)) for part in self.inputs)
         self.catalogue = find_batch_norms(model)
         samples = identify(self.batches)
-        largest = EvalRegime(samples, seed=0)
         with borrowed(model, self.catalogue) as instrumented:
-            run_eval(instrumented, self.batches, largest, _ignore)
-        # As for data from a file: joined for the lockstep passes where the net is tiny.
-        self.join = join_factor(largest.gathered.largest_bytes, len(self.batches), None)
+            wiring, _ = wire(instrumented, self.batches)
+        # As for data from a file.
+        self.join = join_factor(wiring.working_bytes * size, len(self.batches), None)
         self.joined, self.samples_joined = join_batches(self.batches, samples, self.join)
         self.samples = samples
 

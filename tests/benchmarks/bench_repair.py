@@ -38,8 +38,9 @@ from tests.benchmarks.bench_passes import DIGITS, digits, resnet18
 from tests.nets import batches_of, captured_inputs
 from varshift_cli import recalibrate
 from varshift_cli.heap import keep_freed_memory
-from varshift_cli.instrument import find_batch_norms
+from varshift_cli.instrument import borrowed, find_batch_norms
 from varshift_cli.measurement.memory import memory_budget
+from varshift_cli.measurement.passes import wire
 from varshift_cli.measurement.regroup import join_factor
 from varshift_cli.records import SilentProgress
 from varshift_cli.remedies import Workload, corrected, gather_populations, recalibrated
@@ -55,10 +56,8 @@ def speed(
     torch.manual_seed(0)
     model, x = resnet18().eval().to(device), torch.randn(shape, device=device)
     inputs = list(x.split(size))
-    largest = model[0](x[:size]).numel() * x.element_size()  # what enters the first BN
-    join = join_factor(largest, len(inputs), None, device)
     apart = Workload(model, find_batch_norms(model), batches_of(x, size), (), SilentProgress())
-    joined = replace(apart, join=join)
+    joined = _joined(apart)
 
     def bare() -> None:
         with torch.inference_mode():
@@ -92,6 +91,15 @@ def speed(
             f"  {name:20}{_ratio(own, times['bare forward']):8.2f}"
             f"{_ratio(own, times['update_bn']):13.2f}{statistics.median(own):8.2f}"
         )
+
+
+def _joined(work: Workload) -> Workload:
+    """As ``fix`` has it for data from a file."""
+    with borrowed(work.model, work.catalogue) as instrumented:
+        wiring, _ = wire(instrumented, work.batches)
+    working = wiring.working_bytes * max(batch.size for batch in work.batches)
+    device = next(work.model.parameters()).device
+    return replace(work, join=join_factor(working, len(work.batches), work.memory, device))
 
 
 def _recalibration(work: Workload) -> None:
@@ -135,18 +143,9 @@ def measure_peak(budget: str, kind: str) -> tuple[float, float, float, int]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model, x = resnet18().eval(), torch.randn(256, 3, 64, 64)
-    batches, granted_bytes = batches_of(x, 16), memory_budget(budget)
-    largest = 16 * 64 * 32 * 32 * 4  # bytes that enter the first BN
-    join = join_factor(largest, len(batches), granted_bytes)
-    work = Workload(
-        model,
-        find_batch_norms(model),
-        batches,
-        (),
-        SilentProgress(),
-        join=join,
-        memory=granted_bytes,
-    )
+    batches, granted = batches_of(x, 16), memory_budget(budget)
+    catalogue = find_batch_norms(model)
+    work = _joined(Workload(model, catalogue, batches, (), SilentProgress(), memory=granted))
     # What torch imports on the first dispatched op (90 MiB of it) is code, not activations.
     gather_populations(work.on(batches_of(x[:2], 1)), with_train=False)
     before = _status("VmRSS")

@@ -93,11 +93,19 @@ def test_the_rule_without_labels(
 @pytest.mark.parametrize(("code", "method"), [("VS201", None), ("VS202", "recalibrate")])
 def test_broken_buffers_without_labels(code: str, method: str | None) -> None:
     """Never updated: nobody can tell. Not finite: only new statistics can help."""
-    report = replace(
-        samples.shifted(), findings=(Finding(code, FindingLevel.ERROR, ("bn",), "broken"),)
-    )
+    report = samples.shifted()
+    found = Finding(code, FindingLevel.ERROR, (report.layers[0].name,), "broken")
+    report = replace(report, findings=(found,))
     assert nothing_needed(report) is None
     assert choose_by_buffers(report, Staleness(0.02, 1.0), SAME).method == method
+
+
+def test_a_layer_that_no_batch_reaches_decides_nothing() -> None:
+    """An auxiliary head that was never used says nothing about the layers that were."""
+    found = Finding("VS201", FindingLevel.ERROR, ("auxiliary.bn",), "never updated")
+    report = replace(samples.shifted(), findings=(found,))
+    assert choose_by_buffers(report, Staleness(0.02, 1.0), SAME).method == "recalibrate"
+    assert nothing_needed(replace(samples.healthy(), findings=(found,))) is not None
 
 
 def test_nothing_needed() -> None:
@@ -144,9 +152,9 @@ def test_labels_decide_beyond_noise(
     assert "as it is 70.0 %" in choice.reason
 
 
-@pytest.mark.parametrize(("never_updated", "method"), [(False, "recalibrate"), (True, None)])
+@pytest.mark.parametrize(("doubtful", "method"), [(False, "recalibrate"), (True, None)])
 def test_a_lower_loss_alone_does_not_overrule_buffers_that_training_may_have_used(
-    never_updated: bool, method: str | None
+    doubtful: bool, method: str | None
 ) -> None:
     """Never updated buffers are right if training left them so: then accuracy itself must rise."""
     labels = torch.arange(200) % 4
@@ -157,7 +165,7 @@ def test_a_lower_loss_alone_does_not_overrule_buffers_that_training_may_have_use
         "held-out fifths",
         subject="",
         by_buffers=lambda: replace(CHOSEN, method=None),
-        never_updated=never_updated,
+        doubtful=doubtful,
     )
     assert choice.method == method
 

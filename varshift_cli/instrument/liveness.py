@@ -1,4 +1,4 @@
-"""How much memory a forward holds on to while it waits at a BatchNorm (BN) call.
+"""How much memory a forward holds, at work and while it waits at a BatchNorm (BN) call.
 
 In lockstep every batch's forward is parked at the same BN call, each with the activations that it
 still needs. A small forward that watches tensors come and go tells how much that is.
@@ -23,12 +23,15 @@ class Liveness:
     Counted are results of ops, each storage once; the input and the weights are there anyway.
 
     Attributes:
-        peak: The most bytes that were alive at any BN call.
+        parked_peak: The most bytes that were alive at any BN call.
+        peak: The most that were alive at any op.
     """
 
     def __init__(self) -> None:
         self._holders: dict[int, int] = {}
         self._sizes: dict[int, int] = {}
+        self._total = 0
+        self.parked_peak = 0
         self.peak = 0
 
     def execute(self, op: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -43,7 +46,7 @@ class Liveness:
 
     def parked(self) -> None:
         """The forward is at a BN call: what is alive is what it would hold while it waits."""
-        self.peak = max(self.peak, sum(self._sizes.values()))
+        self.parked_peak = max(self.parked_peak, self._total)
 
     def note(self, tensor: Any) -> None:
         """Something new, until it goes."""
@@ -51,13 +54,17 @@ class Liveness:
         if place is None:
             return
         self._holders[place] = self._holders.get(place, 0) + 1
-        self._sizes[place] = tensor.untyped_storage().nbytes()
+        size = tensor.untyped_storage().nbytes()
+        self._total += size - self._sizes.get(place, 0)
+        self._sizes[place] = size
+        self.peak = max(self.peak, self._total)
         weakref.finalize(tensor, self._drop, place)
 
     def _drop(self, place: int) -> None:
         self._holders[place] -= 1
         if self._holders[place] == 0:
-            del self._holders[place], self._sizes[place]
+            del self._holders[place]
+            self._total -= self._sizes.pop(place)
 
 
 def _place(leaf: object) -> int | None:

@@ -74,6 +74,8 @@ class Wiring:
     """Both kinds of calls, as they began."""
     live_bytes: float = 0.0
     """The most that the forward holds at any BN call, per sample."""
+    working_bytes: float = 0.0
+    """The most that it holds at any op, per sample."""
 
     def reached(self) -> frozenset[BatchNormKey]:
         """BN calls that a dropout reaches, directly or through other BN."""
@@ -116,6 +118,7 @@ def trace_wiring(instrumented: Instrumented, batch: Batch) -> Wiring:
         tuple(tracer.batch_norms),
         tuple(tracer.noises),
         tuple(tracer.order),
+        tracer.liveness.parked_peak / max(batch.size, 1),
         tracer.liveness.peak / max(batch.size, 1),
     )
 

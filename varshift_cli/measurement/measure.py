@@ -240,10 +240,9 @@ class _Measuring:
         by_batch = any(visit.batch_statistics for visit in wiring.batch_norms)
         if not self._regroup or by_batch or self._catalogue.untracked or shown is first:
             return 1
-        largest = max((visit.input_bytes for visit in wiring.batch_norms), default=0)
         device = next(iter(self._catalogue.sites.values())).running_var.device
-        largest = largest * first.size // shown.size
-        return join_factor(largest, len(self._batches), self._memory, device)
+        working = wiring.working_bytes * max(batch.size for batch in self._batches)
+        return join_factor(working, len(self._batches), self._memory, device)
 
     def _keep(self, name: str, tell: Callable[[], None]) -> Callable[[int, Any], None]:
         def keep(index: int, output: Any) -> None:

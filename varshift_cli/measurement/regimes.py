@@ -42,13 +42,10 @@ class MomentsByCall:
         self._samples = samples
         self._grouped = grouped
         self.moments: dict[BatchNormKey, GroupMoments] = {}
-        self.largest_bytes = 0
-        """Of one BN input of one batch."""
 
     def add(self, call: BatchNormCall, batch: int) -> None:
         """Take in one batch's input of a BN call."""
         x = call.input
-        self.largest_bytes = max(self.largest_bytes, x.numel() * x.element_size())
         moments = self.moments.get(call.key)
         if moments is None:
             groups = self._samples.count if self._grouped else 1

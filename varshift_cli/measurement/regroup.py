@@ -7,6 +7,7 @@ meant to go together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -18,28 +19,30 @@ from varshift_cli.measurement.memory import granted
 from varshift_cli.measurement.samples import Samples
 from varshift_cli.records import Batch
 
-LARGE_BYTES, SMALL_BYTES = 64 << 20, 4 << 20
-"""Batches are joined until the largest input of a BN has this size: what an op costs beside its
-arithmetic (weights laid out anew, a stop at each of them) is small by then. Where the system
-clears the memory of each large block anew, that costs more than it gains."""
-_AT_WORK = 16
-"""Of what all forwards may hold together, the part that is one BN input of the one at work."""
+LARGE_BYTES = 192 << 20
+"""What the forward of joined batches may hold, where the process keeps the memory it frees. What an
+op costs beside its arithmetic (weights laid out anew, a stop at each of them) is small by then."""
+SMALL_BYTES = 8 << 20
+"""The same where the system clears the memory of every large block anew: it stays in the cache."""
+_SHARE = 8
+"""Part of what all forwards may hold together that the one at work may hold."""
 
 
 def join_factor(
-    largest_bytes: int, batches: int, memory: int | None, device: torch.device | str = "cpu"
+    working_bytes: float, batches: int, memory: int | None, device: torch.device | str = "cpu"
 ) -> int:
-    """How many batches to join.
+    """How many batches to join: about as many to each.
 
     Args:
-        largest_bytes: Of one BN input of one batch.
+        working_bytes: The most that the forward of one batch holds at any op.
         batches: There are.
         memory: Bytes that all forwards may hold together; half of what is free by default.
         device: Where they live.
     """
     is_kept = torch.device(device).type == "cuda" or is_freed_memory_kept()
-    most = min(LARGE_BYTES if is_kept else SMALL_BYTES, granted(memory, device) // _AT_WORK)
-    return max(1, min(batches, most // max(largest_bytes, 1)))
+    most = min(LARGE_BYTES if is_kept else SMALL_BYTES, granted(memory, device) // _SHARE)
+    factor = max(1, min(batches, int(most / max(working_bytes, 1.0))))
+    return math.ceil(batches / math.ceil(batches / factor))
 
 
 def join_batches(

@@ -50,10 +50,16 @@ class Choice:
     scores: tuple[Score, ...] = ()
 
 
+def never_updated(report: Report) -> frozenset[str]:
+    """Names of layers that are as they were made, of those that a batch reached."""
+    fresh = {name for each in report.findings if each.code == "VS201" for name in each.layers}
+    return frozenset(layer.name for layer in report.layers if layer.name.partition("#")[0] in fresh)
+
+
 def nothing_needed(report: Report) -> Choice | None:
     """The reason why nothing has to be repaired, if there is one."""
     codes = {finding.code for finding in report.findings}
-    if codes & {"VS201", *NON_FINITE} or _is_better_recalibrated(report):
+    if codes.intersection(NON_FINITE) or never_updated(report) or _is_better_recalibrated(report):
         return None
     if report.buffers.describe is Describe.CLEAN:
         slope, error = report.buffers.slope, report.buffers.slope_se
@@ -90,7 +96,7 @@ def choose_by_labels(
     *,
     subject: str,
     by_buffers: Callable[[], Choice],
-    never_updated: bool = False,
+    doubtful: bool = False,
 ) -> Choice | None:
     """The better of the repairs by their figures; between those alike, what the buffers say.
 
@@ -105,8 +111,8 @@ def choose_by_labels(
         data: What those samples are called.
         subject: What the buffers look like, to be said first.
         by_buffers: The choice without labels.
-        never_updated: The network may have been trained with its buffers as they are. Then only
-            the decisive figure counts: a lower loss may be mere calibration.
+        doubtful: The network may have been trained with its buffers as they are, never updated.
+            Then only the decisive figure counts: a lower loss may be mere calibration.
 
     Returns:
         ``None`` where no repair has a figure.
@@ -116,9 +122,9 @@ def choose_by_labels(
     if not scores:
         return None
     ranked = sorted(scores, key=lambda name: _rank(scores[name]), reverse=True)
-    is_gain = _rises if never_updated else _is_gain
+    is_gain = _rises if doubtful else _is_gain
     accepted = [name for name in ranked if is_gain(scores[name])]
-    best = accepted[0] if accepted else None
+    best = _best(judge, {name: candidates[name] for name in accepted}, data)
     favourite = by_buffers()
     told = _told(ranked, scores)
     if _is_unopposed(judge, favourite.method, best, scores, candidates, data):
@@ -134,10 +140,30 @@ def choose_by_labels(
         return Choice(best, f"{subject}on {data} {told}", scores=scores[best])
     lost = all(is_worse(scores[name][0]) for name in ranked)
     verdict = "every repair does harm" if lost else "no repair is better beyond noise"
+    if doubtful and any(_is_gain(scores[name]) for name in ranked):
+        verdict = f"{NEVER_UPDATED}; the loss falls, but {scores[ranked[0]][0].name} does not rise"
     return Choice(
         None,
         f"{verdict}: on {data} {told}",
         scores=scores[ranked[0]],
+    )
+
+
+def _best(judge: Judge, accepted: Mapping[str, Tensor], data: str) -> str | None:
+    """Of repairs in order of the figure the first, unless its lead is noise and its loss higher."""
+    best: str | None = None
+    for name, outputs in accepted.items():
+        if best is None or _overtakes(judge.compare(accepted[best], outputs, data)):
+            best = name
+    return best
+
+
+def _overtakes(scores: Sequence[Score]) -> bool:
+    """Whether the decisive figure does not speak against it beyond noise, and the loss for it."""
+    return (
+        bool(scores)
+        and not is_worse(scores[0])
+        and any(each.name == "loss" and is_better(each) for each in scores)
     )
 
 
@@ -195,11 +221,8 @@ def choose_by_buffers(report: Report, stale: Staleness | None, certainty: Certai
         certainty: Of the outputs as they are, recalibrated and corrected.
     """
     codes = {finding.code for finding in report.findings}
-    if "VS201" in codes:
-        return Choice(
-            None,
-            f"{NEVER_UPDATED}; only labels can tell",
-        )
+    if never_updated(report):
+        return Choice(None, f"{NEVER_UPDATED}; only labels can tell")
     if "VS202" in codes:
         return Choice(
             "recalibrate", "running statistics are not finite: only new ones can replace them"
@@ -224,7 +247,15 @@ def choose_by_buffers(report: Report, stale: Staleness | None, certainty: Certai
             f"in fine-tuning ({figure}): recalibrated it is less certain or loses classes "
             f"({_compared(certainty.as_is, certainty.recalibrated)}); only labels can tell",
         )
-    if stale.distance > CHANGED or (certainty.is_gained and stale.excess > FAR_BEYOND):
+    if certainty.is_gained and stale.excess > FAR_BEYOND:
+        return Choice(
+            None,
+            f"the buffers do not fit the weights ({figure}): either the weights changed after the "
+            "buffers were gathered, as by pruning or EMA (recalibrate would be right), or they "
+            "were trained with these buffers, BatchNorm frozen (nothing would); only labels can "
+            "tell",
+        )
+    if stale.distance > CHANGED:
         return Choice(
             None,
             f"the buffers are far from this data even with dropout on ({figure}): other data than "

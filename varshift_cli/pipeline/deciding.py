@@ -17,8 +17,11 @@ from varshift_cli.pipeline.choice import (
     Choice,
     choose_by_buffers,
     choose_by_labels,
+    harm,
+    never_updated,
     nothing_needed,
     staleness,
+    told_harm,
 )
 from varshift_cli.pipeline.crossfit import METHODS, cross_fit, outputs_after, statistics_by
 from varshift_cli.pipeline.measured import populations_of
@@ -113,8 +116,8 @@ def decide(evidence: Evidence) -> Choice:
     if nothing is not None:
         return nothing
     judged, unscored = evidence.as_is(), evidence.ground.unscored()
-    codes = {finding.code for finding in evidence.report.findings}
-    if judged is None and unscored is not None and "VS202" not in codes:
+    broken = any(finding.code == "VS202" for finding in evidence.report.findings)
+    if judged is None and unscored is not None and not broken:
         return Choice(None, _UNSCORED.format(unscored))
     candidates = {} if judged is None else unseen_outputs(evidence, METHODS)
     if judged is None or not candidates:
@@ -127,7 +130,7 @@ def decide(evidence: Evidence) -> Choice:
         evidence.ground.name,
         subject=_subject(evidence.report),
         by_buffers=lambda: _by_buffers(evidence),
-        never_updated="VS201" in codes,
+        doubtful=bool(never_updated(evidence.report)),
     )
     if choice is None:
         return Choice(None, _UNSCORED.format(unscored))
@@ -146,8 +149,21 @@ def _by_buffers(evidence: Evidence) -> Choice:
     choice = choose_by_buffers(evidence.report, stale, certainty)
     if choice.method is None:
         return choice
-    lost = adapted(evidence, choice.method, corrected if choice.method == "correct" else None)
+    after = corrected if choice.method == "correct" else _after(evidence, choice.method)
+    lost = _harm_in_sample(evidence, choice.method, after)
+    if lost is not None:
+        return Choice(None, lost)
+    lost = adapted(evidence, choice.method, after)
     return choice if lost is None else Choice(None, f"{lost}; only labels or --metric can tell")
+
+
+def _harm_in_sample(evidence: Evidence, method: str, after: Tensor | None) -> str | None:
+    """What a repair lowers even on the samples that its statistics come from."""
+    scores = evidence.judge.compare(
+        evidence.measured.outputs["eval"], after, "the calibration data"
+    )
+    worse = harm(scores)
+    return None if worse is None else told_harm(method, worse)
 
 
 def adapted(evidence: Evidence, method: str, after: Tensor | None = None) -> str | None:
@@ -210,7 +226,12 @@ def unseen_outputs(evidence: Evidence, methods: Sequence[str]) -> Mapping[str, T
 
 def _subject(report: Report) -> str:
     """What the buffers look like, in a clause, or nothing."""
-    stale = [each.factors.stale for each in report.layers if each.factors.stale is not None]
+    fresh = never_updated(report)
+    stale = [
+        each.factors.stale
+        for each in report.layers
+        if each.factors.stale is not None and each.name not in fresh
+    ]
     if report.buffers.describe is not Describe.TRAIN or not stale:
         return ""
     low, high = min(stale), max(stale)

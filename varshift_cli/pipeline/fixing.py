@@ -7,8 +7,7 @@ from pathlib import Path
 
 from varshift_cli.errors import FixDeclinedError, UsageError
 from varshift_cli.measurement import Measurement
-from varshift_cli.measurement.memory import memory_budget
-from varshift_cli.pipeline.choice import NEVER_UPDATED, Choice, harm, told_harm
+from varshift_cli.pipeline.choice import NEVER_UPDATED, Choice, harm, never_updated, told_harm
 from varshift_cli.pipeline.crossfit import statistics_by
 from varshift_cli.pipeline.deciding import Evidence, HeldOut, adapted, decide, unseen_outputs
 from varshift_cli.pipeline.effects import judge_of
@@ -17,6 +16,7 @@ from varshift_cli.pipeline.measured import populations_of, verification_of
 from varshift_cli.pipeline.places import output_path
 from varshift_cli.pipeline.repair import TOLERANCE, Repair, carry_out, refuse_noise
 from varshift_cli.pipeline.scanning import look_at
+from varshift_cli.pipeline.scoring import is_better
 from varshift_cli.pipeline.writing import (
     KINDS,
     Written,
@@ -86,14 +86,19 @@ def fix_checkpoint(request: FixRequest, progress: Progress | None = None) -> Fix
     if not choice.needed:
         return _nothing(task, choice.reason)
     if choice.method is None:
-        raise FixDeclinedError(choice.reason, hint=_LEAVE)
+        labelled = task.evidence.as_is() is not None
+        raise FixDeclinedError(choice.reason, hint=_LEAVE if labelled else _LABELS + _LEAVE)
     return _carry_out(task, choice, choice.method, output)
 
 
+_LABELS = (
+    "Give data with labels, or --holdout with data that have them: they decide between "
+    "recalibrate, correct and neither. Without them: "
+)
 _LEAVE = (
-    "Nothing was written. Leave it as it is, and hold it so in CI: varshift scan MODEL --report "
-    "base.json once, then --baseline base.json. (--force beside --recalibrate or --correct writes "
-    "that repair all the same.)"
+    "Nothing was written. Leave it as it is, and hold it so in CI: varshift scan with the same "
+    "options and --report base.json once, then with --baseline base.json. (--force beside "
+    "--recalibrate or --correct writes that repair all the same.)"
 )
 
 
@@ -111,7 +116,7 @@ def _evidence(
         inputs.forward,
         measured.join,
         request.scan.seed,
-        memory_budget(request.scan.memory, inputs.device),
+        inputs.memory,
         measured.wiring,
     )
     return Evidence(
@@ -129,6 +134,12 @@ def _evidence(
 def _held_out(request: FixRequest, inputs: Inputs, work: Workload) -> HeldOut | None:
     if request.holdout is None:
         return None
+    if request.holdout == request.scan.data:
+        raise UsageError(
+            f"--holdout {request.holdout} is --data itself: the statistics would be judged on the "
+            "samples that they come from",
+            hint="Give other data, or leave --holdout out: labels are then held out by fifths.",
+        )
     data = load_other_data(request.scan, request.holdout, inputs, "--holdout", work.progress)
     outputs = verify(
         work.model, work.catalogue, data.batches, progress=work.progress, forward=work.forward
@@ -163,7 +174,8 @@ def _made_before(request: FixRequest, inputs: Inputs) -> str | None:
     made = sidecar.provenance
     return (
         f"{inputs.checkpoint.path.name} was {KINDS.get(made.method, made.method)} by varshift "
-        f"already, on {made.data} ({sidecar.path.name})"
+        f"already, on {made.data} ({sidecar.path.name}); --recalibrate takes statistics of these "
+        "data all the same"
     )
 
 
@@ -197,7 +209,19 @@ def _as_asked(task: _Task) -> Choice:
             f"{told_harm(method, worse)}; nothing was written",
             hint="--force writes it all the same.",
         )
+    if scores and not task.request.force and not is_better(scores[0]):
+        _refuse_leap(task, method, scores[0])
     return Choice(method, "as asked", scores=scores)
+
+
+def _refuse_leap(task: _Task, method: str, score: Score) -> None:
+    """Refuse to replace buffers that training may have used, where labels do not speak for it."""
+    if never_updated(task.before):
+        raise FixDeclinedError(
+            f"{NEVER_UPDATED}; {method} raises {score.name} on {score.data} by no more than noise "
+            f"({score.before:.4g} to {score.after:.4g})",
+            hint="--force writes it all the same.",
+        )
 
 
 _TELL = (
@@ -210,7 +234,7 @@ def _refuse_unlabelled(task: _Task) -> None:
     """Refuse what only labels could justify."""
     if task.request.force:
         return
-    if any(finding.code == "VS201" for finding in task.before.findings):
+    if never_updated(task.before):
         raise FixDeclinedError(
             NEVER_UPDATED,
             hint="Only labels can tell: give data with labels, or --force.",

@@ -47,6 +47,8 @@ class Inputs:
     noise: tuple[type, ...] = ()
     """Module types that the user calls noise."""
     metric: Callable[..., Any] | None = None
+    memory: int | None = None
+    """Bytes that parked forwards may hold. Read once: what a pass frees, the process may keep."""
 
     def find_batch_norms(self) -> BatchNormCatalogue:
         """The model's BN, and its noise."""
@@ -97,7 +99,7 @@ def open_inputs(request: ScanRequest, other_data: str | None = None) -> Inputs:
     import_files_anew()
     checkpoint = open_checkpoint(request.model, allow_pickle=request.allow_pickle)
     device = choose_device(request.device)
-    memory_budget(request.memory, device)  # a mistake in it should show at once
+    memory = memory_budget(request.memory, device)
     if request.data is None:
         raise _no_data(request, checkpoint)
     search = [Path.cwd(), checkpoint.path.parent]
@@ -112,7 +114,7 @@ def open_inputs(request: ScanRequest, other_data: str | None = None) -> Inputs:
     noise = load_noise(request.noise, search)
     refuse_unknown_noise(built.model, noise)
     built.model.to(device)
-    return Inputs(checkpoint, state, built, data, device, forward, noise, metric)
+    return Inputs(checkpoint, state, built, data, device, forward, noise, metric, memory)
 
 
 _WITH_MODEL = ("torchscript", "exported", "module")

@@ -25,7 +25,6 @@ def verification_of(measured: Measurement) -> Verification:
         **shifts_of(calls),
         outputs=measured.outputs["eval"],
         always_on=tuple(sorted({key.name for key in measured.always_on})),
-        largest_bytes=0,
     )
 
 

@@ -11,10 +11,9 @@ from torch import nn
 
 from varshift_cli.errors import FixDeclinedError, NothingToMeasureError
 from varshift_cli.instrument import BatchNormCatalogue
-from varshift_cli.instrument.borrow import Forward, device_of
+from varshift_cli.instrument.borrow import Forward
 from varshift_cli.measurement import targets_of
 from varshift_cli.measurement.outputs import accuracy_of
-from varshift_cli.measurement.regroup import join_factor
 from varshift_cli.records import Batch, LayerRepair, Progress, RepairRecord, Skipped
 from varshift_cli.remedies import (
     NewStatistics,
@@ -55,7 +54,6 @@ def repair_in_memory(
     frozen: Collection[str],
     progress: Progress,
     forward: Forward | None = None,
-    regroup: bool = False,
     tolerance: float = TOLERANCE,
 ) -> Repair:
     """Recalibrate in place, and prove it by a separate eval pass.
@@ -68,10 +66,7 @@ def repair_in_memory(
     """
     before = verify(model, catalogue, batches, progress=progress, forward=forward)
     refuse_noise(before.always_on)
-    join = 1
-    if regroup:
-        join = join_factor(before.largest_bytes, len(batches), None, device_of(model))
-    work = Workload(model, catalogue, batches, frozen, progress, forward, join)
+    work = Workload(model, catalogue, batches, frozen, progress, forward)
     new = recalibrated(gather_populations(work, with_train=False))
     return carry_out(work, "recalibrate", new, before, tolerance)
 

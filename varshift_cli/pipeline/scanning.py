@@ -12,7 +12,6 @@ from varshift_cli.instrument import BatchNormCatalogue
 from varshift_cli.loading import StateDict
 from varshift_cli.loading.containers.selection import names_an_average
 from varshift_cli.measurement import Measurement, check_batches, measure
-from varshift_cli.measurement.memory import memory_budget
 from varshift_cli.pipeline.advice import without_harm
 from varshift_cli.pipeline.assembly import Subject, assemble
 from varshift_cli.pipeline.effects import judge_of, with_metric
@@ -68,7 +67,7 @@ class Look:
                 progress,
                 inputs.forward,
                 inputs.data.regroupable,
-                memory_budget(request.memory, inputs.device),
+                inputs.memory,
             )
         report = assemble(self.measured, subject, study)
         if inputs.metric is not None:
@@ -89,7 +88,7 @@ def look_at(inputs: Inputs, request: ScanRequest, progress: Progress) -> Look:
         forward=inputs.forward,
         regroup=inputs.data.regroupable,
         train_batch_size=request.train_batch_size,
-        memory=memory_budget(request.memory, inputs.device),
+        memory=inputs.memory,
     )
     return Look(inputs, request, catalogue, measured)
 
@@ -108,7 +107,7 @@ def _measure_train_data(
         progress=progress,
         forward=inputs.forward,
         regroup=data.regroupable,
-        memory=memory_budget(request.memory, inputs.device),
+        memory=inputs.memory,
     )
     return TrainingData(
         {layer.key: layer for layer in measured.layers},

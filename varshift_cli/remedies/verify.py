@@ -32,14 +32,12 @@ class Verification:
         mean: exp of the mean over live channels of the same.
         outputs: Model outputs of all samples, or None.
         always_on: Names of dropouts that stay on in eval().
-        largest_bytes: Of one BN input of one batch.
     """
 
     worst: dict[str, float]
     mean: dict[str, float]
     outputs: Tensor | None
     always_on: tuple[str, ...]
-    largest_bytes: int
 
 
 def verify(
@@ -74,7 +72,6 @@ def verify(
         **shifts_of(_called(catalogue, regime, names)),
         outputs=outputs.joined(sum(batch.size for batch in batches)),
         always_on=always_on,
-        largest_bytes=regime.gathered.largest_bytes,
     )
 
 

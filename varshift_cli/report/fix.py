@@ -132,7 +132,9 @@ def _shifts(record: FixRecord, repair: RepairRecord) -> list[_Row]:
     fine = after is not None and after < LEVEL_BOUNDS[Level.FINE]
     residual = f"residual {_residual(repair.residual)}, by a separate eval() pass"
     if repair.method == "correct":
-        residual = "by a separate eval() pass" if fine else "what is left is not dropout's doing"
+        hidden = before is not None and after is not None and after > before
+        left = "what is left is not dropout's doing" + "; dropout hid part of it" * hidden
+        residual = "by a separate eval() pass" if fine else left
     return [
         _Row(
             "worst layer shift",
