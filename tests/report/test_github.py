@@ -5,6 +5,7 @@ import pytest
 
 from tests import samples
 from tests.report.goldens import compare
+from varshift_cli.gate import judge_report
 from varshift_cli.records import Finding, FindingLevel
 from varshift_cli.report import FORMATS
 from varshift_cli.report.text import visible
@@ -76,6 +77,23 @@ def test_verdict(name, kind, title):
 
     assert (kind, title) in [(each, values["title"]) for each, values, _ in commands]
     assert any(each == "error" for each, _, _ in commands) == (name == "failing")
+
+
+def test_nothing_that_passes_is_an_error():
+    """A finding as loud as an error is a warning where the gate lets it pass, else an error."""
+    found = Finding("VS102", FindingLevel.ERROR, (), "about it")
+    report = replace(samples.shifted(), findings=(found,))
+
+    passed, failed = (
+        [kind for kind, _, message in commands if message.startswith("about")]
+        for commands in (
+            commands_of(render(judge_report(report, max_shift=5))),
+            commands_of(render(judge_report(report, max_shift=1.25))),
+        )
+    )
+
+    assert passed == ["warning"]
+    assert failed == ["error"]
 
 
 def test_one_annotation_for_one_line():

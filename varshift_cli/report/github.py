@@ -111,11 +111,13 @@ def _told(members: list[JudgedLayer]) -> str:
 
 
 def _findings(report: Report, told: Collection[str]) -> Iterable[_Annotation]:
-    """Findings that no layer has told already."""
+    """Findings that no layer has told already; what passes is no error, whatever was found."""
+    passed = report.verdict.status is Status.PASS
     for finding in report.findings:
         if finding.code not in told and finding.level is not FindingLevel.NOTE:
+            kind = FindingLevel.WARNING if passed else finding.level
             yield _Annotation(
-                finding.level.value, _title(finding.code), finding.message, checkpoint_place(report)
+                kind.value, _title(finding.code), finding.message, checkpoint_place(report)
             )
 
 
