@@ -109,6 +109,13 @@ def test_verdict_and_effect_first(pages):
     assert "92.0 % \N{RIGHTWARDS ARROW} 98.1 %" in texts(tree, "dd")
 
 
+def test_dropout_on_only_where_there_is_some(pages):
+    """The figure of train() speaks of dropout where the network has some."""
+    assert "95.7 % with dropout on" in pages["shifted"]
+    assert "98.4 % in train()" in pages["healthy"]
+    assert "with dropout on" not in pages["healthy"]
+
+
 def test_table(pages):
     """The table holds each layer in execution order, with its figures."""
     rows = rows_of(tree_of(pages["failing"]))

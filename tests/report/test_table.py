@@ -15,10 +15,11 @@ from varshift_cli.records import (
     Factors,
     Finding,
     FindingLevel,
+    Interval,
     Level,
     RegimeScores,
 )
-from varshift_cli.report import Style, render_table
+from varshift_cli.report import FORMATS, Style, render_table
 
 ON = "(on these 1,000 samples)"
 
@@ -265,6 +266,46 @@ def test_next_commands():
 
     command = "varshift fix 'my nets/a.pt' --arch m.py:Net --data 'd 1.npz'"
     assert f"next      {command}\n" in screen
+
+
+@pytest.mark.parametrize(
+    ("code", "rivals", "lines"),
+    [
+        ("VS301", ("a", "b"), ["or a", "or b"]),
+        ("VS210", ("a", "b", "c"), ["either a", "or b", "or c"]),
+        ("VS210", ("a",), ["perhaps a"]),
+        ("VS206", ("a",), ["perhaps a"]),
+    ],
+)
+def test_the_first_rival(code, rivals, lines):
+    """Where the message names no cause, the list of causes does not begin with *or*."""
+    found = Finding(code, FindingLevel.WARNING, ("body.0.bn1",), "as found", rivals=rivals)
+    report = replace(samples.shifted(), findings=(found,))
+
+    screen = [line.strip() for line in render_table(report).splitlines()]
+    comment = FORMATS["markdown"].render(report)
+
+    index = next(i for i, line in enumerate(screen) if line.endswith(f"{code} as found"))
+    assert screen[index + 1 : index + 1 + len(lines)] == lines
+    assert f"as found\n{''.join(f'  - {each}{chr(10)}' for each in lines)}" in comment
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_no_dropout_where_there_is_none(bare):
+    """What clears BatchNorm speaks of dropout only where the network has some."""
+    report = samples.healthy()
+    scores = RegimeScores(0.6, 0.6, 0.6)
+    effect = Effect(0.0, 0.0, None, scores, None, train_gain=Interval(-0.01, 0.01))
+    dropouts = () if bare else samples.shifted().dropouts
+    report = replace(report, effect=effect, dropouts=dropouts)
+
+    screen = " ".join(render_table(report).split())
+
+    train = "in train()" if bare else "with dropout on"
+    assert f"BN not guilty: every shift is fine, and {train} it is no better than in eval()" in (
+        screen
+    )
+    assert ("dropout on" in screen) is not bare
 
 
 def test_next_without_a_file():

@@ -23,6 +23,7 @@ from varshift_cli.report.wording import (
     gate_remarks,
     has_faults,
     judgement,
+    rivals,
 )
 
 LIMIT = 65_536
@@ -159,8 +160,8 @@ def _why(report: Report) -> list[str]:
 
 
 def _finding(finding: Finding) -> str:
-    rivals = "".join(f"  - or {_sentence(each)}\n" for each in finding.rivals)
-    return f"- **{_sentence(finding.code)}** {_sentence(finding.message)}\n{rivals}"
+    others = "".join(f"  - {_sentence(each)}\n" for each in rivals(finding))
+    return f"- **{_sentence(finding.code)}** {_sentence(finding.message)}\n{others}"
 
 
 def _remedies(report: Report) -> _Table:

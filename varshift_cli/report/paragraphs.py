@@ -9,6 +9,7 @@ from rich.text import Text
 from varshift_cli.records import Finding, FindingLevel, Skipped
 from varshift_cli.report.screen import Style, block, blocks, pairs
 from varshift_cli.report.text import layer_name, visible
+from varshift_cli.report.wording import rivals
 
 GUTTER = 10
 
@@ -26,9 +27,9 @@ def finding_lines(label: str, findings: Sequence[Finding], style: Style) -> list
         code = (visible(finding.code), _COLOURS[finding.level])
         body = Text.assemble(code, " ", visible(finding.message))
         lines += block("" if lines else label, body, style, gutter=GUTTER)
-        for rival in finding.rivals:
+        for rival in rivals(finding):
             indent = GUTTER + len(finding.code) + 1
-            lines += block("", Text(f"or {visible(rival)}", "dim"), style, gutter=indent)
+            lines += block("", Text(visible(rival), "dim"), style, gutter=indent)
     return lines
 
 

@@ -115,7 +115,7 @@ def cleared_suspects(report: Report) -> list[str]:
     fresh = stale and max(stale) < _FRESH and min(stale) > 1 / _FRESH
     if fresh and not any(map(_is_of_buffers, report.findings)):
         suspects.append(f"buffers are fresh (stale {_range(stale)})")
-    if report.layers and not report.dropouts and not is_without_train(report):
+    if report.layers and has_no_dropout(report):
         suspects.append("no dropout in this network")
     return suspects
 
@@ -132,10 +132,27 @@ def _is_of_buffers(finding: Finding) -> bool:
     return finding.code.startswith(("VS2", "VS3", "VS4", "VS5")) and finding.code not in _SOUND
 
 
+_NAMES_NO_CAUSE = frozenset({"VS206", "VS210"})
+"""Findings whose message tells what is seen, and leaves the causes to the rivals."""
+
+
+def rivals(finding: Finding) -> list[str]:
+    """What else would look the same: ``or ...``; or the causes themselves, where none was named."""
+    first = "or"
+    if finding.code in _NAMES_NO_CAUSE:
+        first = "perhaps" if len(finding.rivals) == 1 else "either"
+    return [f"{'or' if index else first} {each}" for index, each in enumerate(finding.rivals)]
+
+
 def is_without_train(report: Report) -> bool:
     """Whether dropout was taken out of the model, so that what training saw is not known."""
     measured = [each for each in report.layers if each.shift is not None]
     return bool(measured) and all(each.factors.dropout is None for each in measured)
+
+
+def has_no_dropout(report: Report) -> bool:
+    """Whether there is none in the network, nor was: ``train()`` draws no noise."""
+    return not report.dropouts and not is_without_train(report)
 
 
 def effect_sentences(report: Report) -> list[str]:
@@ -149,7 +166,10 @@ def effect_sentences(report: Report) -> list[str]:
         figure = harmed(measured)
         if figure is not None:
             known.append(f"recalibration does harm: it lowers {figure} beyond noise")
-        innocent = [_INNOCENT] if is_innocent(report) else []
+        innocent = []
+        if is_innocent(report):
+            train = "in train()" if has_no_dropout(report) else "with dropout on"
+            innocent = [f"{_INNOCENT}, and {train} it is no better than in eval()"]
         return [*known, *_changed(measured), *innocent]
     changes = _changed(measured)
     if not changes and measured.relative_l2 is not None:
@@ -179,7 +199,7 @@ def harmed(effect: Effect | None) -> str | None:
     return "R2" if effect.accuracy is None else "accuracy"
 
 
-_INNOCENT = "BN not guilty: every shift is fine, and with dropout on it is no better than in eval()"
+_INNOCENT = "BN not guilty: every shift is fine"
 
 
 def is_innocent(report: Report) -> bool:

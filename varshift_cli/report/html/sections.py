@@ -11,7 +11,6 @@ from varshift_cli.causes import CATALOGUE
 from varshift_cli.records import (
     Describe,
     DropoutRecord,
-    Effect,
     Finding,
     FindingLevel,
     Level,
@@ -29,6 +28,7 @@ from varshift_cli.report.wording import (
     cleared_suspects,
     gate_remarks,
     has_faults,
+    has_no_dropout,
     judgement,
 )
 
@@ -63,7 +63,7 @@ _KINDS = {
 
 def effect(report: Report) -> str:
     """What recalibration changes, in large figures, and how many layers are how bad."""
-    tiles = [*_effect_tiles(report.effect), *_level_tiles(report)]
+    tiles = [*_effect_tiles(report), *_level_tiles(report)]
     shown = "".join(
         f"<div><dt>{html_text(name)}</dt><dd>{html_text(value)}</dd>"
         f"<dd>{html_text(about)}</dd></div>\n"
@@ -86,17 +86,19 @@ def _on_what(report: Report) -> str:
     return f'<p class="about">{on}</p>\n'
 
 
-def _effect_tiles(measured: Effect | None) -> Iterable[tuple[str, str, str]]:
+def _effect_tiles(report: Report) -> Iterable[tuple[str, str, str]]:
+    measured = report.effect
     if measured is None:
         return
+    train = "in train()" if has_no_dropout(report) else "with dropout on"
     if measured.accuracy is not None:
-        yield ("accuracy in eval()", *_scores(measured.accuracy, percent))
+        yield ("accuracy in eval()", *_scores(measured.accuracy, percent, train))
     if measured.r2 is not None:
-        yield ("R2 in eval()", *_scores(measured.r2, "{:.3f}".format))
+        yield ("R2 in eval()", *_scores(measured.r2, "{:.3f}".format, train))
     if measured.loss is not None:
         name = "loss in eval(), nats" if measured.r2 is None else "mean squared error in eval()"
         shown = "{:.3f}" if measured.r2 is None else "{:.3g}"
-        yield (name, *_scores(measured.loss, shown.format))
+        yield (name, *_scores(measured.loss, shown.format, train))
     if measured.changed_predictions is not None:
         kl = "" if measured.kl is None else f"mean KL {measured.kl:.2g} nats"
         yield "predictions that change", percent(measured.changed_predictions), kl
@@ -104,11 +106,11 @@ def _effect_tiles(measured: Effect | None) -> Iterable[tuple[str, str, str]]:
         yield "outputs move by", percent(measured.relative_l2), "relative L2"
 
 
-def _scores(scores: RegimeScores, shown: Any) -> tuple[str, str]:
+def _scores(scores: RegimeScores, shown: Any, train: str) -> tuple[str, str]:
     values = [scores.eval, scores.recalibrated]
     arrow = " \N{RIGHTWARDS ARROW} ".join("?" if each is None else shown(each) for each in values)
-    with_dropout = "" if scores.train is None else f", {shown(scores.train)} with dropout on"
-    return arrow, f"as it is, recalibrated{with_dropout}"
+    trained = "" if scores.train is None else f", {shown(scores.train)} {train}"
+    return arrow, f"as it is, recalibrated{trained}"
 
 
 def _level_tiles(report: Report) -> Iterable[tuple[str, str, str]]:
