@@ -138,7 +138,9 @@ def test_scan_without_targets_warns(folder: Path) -> None:
     assert report.effect is not None
     assert report.effect.adapted
     assert "may have adapted to the shift" in " ".join(effect_sentences(report))
-    assert "--metric file.py:f" in FORMATS["table"].render(report)
+    shown = FORMATS["table"].render(report)
+    assert "give --data with labels" in shown
+    assert "--metric" not in shown
 
 
 def test_a_net_that_gains_is_repaired() -> None:

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from tests import samples
 from tests.report.goldens import compare
-from varshift_cli.gate import judge
+from varshift_cli.gate import judge, judge_report
 from varshift_cli.records import (
     AttributionShare,
     Case,
@@ -18,6 +18,8 @@ from varshift_cli.records import (
     Interval,
     Level,
     RegimeScores,
+    Remedy,
+    Status,
 )
 from varshift_cli.report import FORMATS, Style, render_table
 
@@ -266,6 +268,85 @@ def test_next_commands():
 
     command = "varshift fix 'my nets/a.pt' --arch m.py:Net --data 'd 1.npz'"
     assert f"next      {command}\n" in screen
+
+
+MAX_SHIFT = "--max-shift 1.25    in CI, so that it stays so"
+BASELINE = "--report base.json    later scans with --baseline base.json, in CI"
+
+
+@pytest.mark.parametrize(
+    ("shift", "interval", "advised"),
+    [
+        (1.02, Interval(1.0, 1.04), MAX_SHIFT),
+        (1.15, Interval(1.08, 1.25), MAX_SHIFT),
+        (1.15, Interval(1.0, 1.34), BASELINE),
+        (1.43, Interval(1.31, 1.57), BASELINE),
+        (1.02, None, BASELINE),
+        (1.15, None, None),
+    ],
+)
+def test_the_gate_advised_passes_today(shift, interval, advised):
+    """The usual threshold, or the report itself as a baseline; none that would not pass."""
+    off = samples.healthy()
+    level = Level.of(shift)
+    layer = replace(off.layers[0], shift=shift, shift_interval=interval, level=level)
+    report = replace(off, layers=(layer,))
+
+    screen = render_table(report, Style(160))
+
+    gates = {
+        MAX_SHIFT: judge(report.layers, 1.25, ()).status,
+        BASELINE: judge_report(report, baseline=report).verdict.status,
+    }
+    assert [each for each in gates if f"varshift scan twin.pt {each}\n" in screen] == (
+        [] if advised is None else [advised]
+    )
+    if advised is None:
+        assert "varshift scan" not in screen
+        assert Status.PASS not in gates.values()
+    else:
+        assert gates[advised] is Status.PASS
+
+
+def test_no_gate_where_nothing_was_measured():
+    """Without a shift no gate passes, and none is advised."""
+    layer = replace(samples.healthy().layers[0], shift=None, shift_interval=None, level=None)
+
+    assert "next" not in render_table(replace(samples.healthy(), layers=(layer,)))
+
+
+def test_other_data_are_not_repaired_by():
+    """Where the training data told that these are others, the repair is by those, not by these."""
+    remedies = {"VS501": (Remedy("Adapt the statistics", "varshift fix model.pt"),)}
+    found = Finding("VS501", FindingLevel.ERROR, ("body.0.bn1",), "others")
+    guessed = replace(samples.shifted(), findings=(found,), remedies=remedies)
+    told = replace(found, evidence={"stale_on_train_data": {"body.0.bn1": 1.0}})
+
+    screen = render_table(replace(guessed, findings=(told,)))
+
+    assert "next      scan and fix with the data of training as --data\n" in screen
+    assert "these are others: no repair of the statistics is due by them\n" in screen
+    assert "varshift fix" not in screen
+    assert "varshift fix model.pt" in render_table(guessed)
+
+
+@pytest.mark.parametrize(
+    ("unknown", "line"),
+    [
+        ({}, "next      give --data with labels      they tell whether a repair is for the better"),
+        (
+            {"effect.accuracy": "the outputs are no class scores"},
+            "next      varshift fix model.pt --metric file.py:f    your own figure decides",
+        ),
+    ],
+)
+def test_a_metric_needs_labels(unknown, line):
+    """Where a repair may do harm, labels are asked for first, and a metric where there are some."""
+    effect = Effect(0.094, 0.211, None, None, None, adapted=True)
+    screen = render_table(replace(samples.shifted(), effect=effect, unknown=unknown))
+
+    assert re.sub(" +", " ", line) in re.sub(" +", " ", screen)
+    assert ("--metric" in screen) is bool(unknown)
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from varshift_cli.records import LEVEL_BOUNDS, FixRecord, Interval, Level, RepairRecord, Score
-from varshift_cli.report.paragraphs import note_lines
+from varshift_cli.report.paragraphs import BOUND, gate_command, note_lines
 from varshift_cli.report.screen import GAP, PLAIN, Style, block, blocks, pairs, spaced, to_text
 from varshift_cli.report.text import count, layer_name, percent, ratio, visible
 
 GUTTER = 13
-BOUND = LEVEL_BOUNDS[Level.MILD]
-"""``above_before`` and ``above_after`` count layers beyond this shift."""
 
 
 def render_fix(record: FixRecord, style: Style = PLAIN, *, typed: Sequence[str] = ()) -> str:
@@ -228,13 +226,10 @@ def _next(record: FixRecord, style: Style, typed: Sequence[str]) -> list[Text]:
     if record.output is None:
         return []
     scan = f"varshift scan {visible(shlex.join([record.output, *typed]))}"
-    if record.worst_after is not None and record.worst_after > BOUND:
-        row = ("next", f"{scan} --report base.json", "later scans with --baseline base.json, in CI")
-    elif record.chosen == "correct":
-        row = ("next", f"{scan} --max-shift {BOUND:g} --samples auto", "in CI, so that it stays so")
-    else:
-        row = ("next", f"{scan} --max-shift {BOUND:g}", "in CI, so that it stays so")
-    return pairs([row], style, gutter=GUTTER)
+    passes = record.worst_after is None or record.worst_after <= BOUND
+    more = " --samples auto" if record.chosen == "correct" else ""
+    row = gate_command(scan, passes=passes, more=more)
+    return pairs([("next", *row)], style, gutter=GUTTER)
 
 
 _ROUNDING = 1e-6

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from varshift_cli.records import Finding, FindingLevel, Skipped
+from varshift_cli.records import LEVEL_BOUNDS, Finding, FindingLevel, Level, Skipped
 from varshift_cli.report.screen import Style, block, blocks, pairs
 from varshift_cli.report.text import layer_name, visible
 from varshift_cli.report.wording import rivals
 
 GUTTER = 10
+BOUND = LEVEL_BOUNDS[Level.MILD]
+"""The largest ``shift`` that a gate is advised to allow."""
 
 _COLOURS = {
     FindingLevel.ERROR: "bold red",
@@ -52,3 +54,16 @@ def next_lines(commands: Sequence[tuple[str, str]], style: Style) -> list[Text]:
     """Commands to run next, each with what it does."""
     rows = [("" if index else "next", *command) for index, command in enumerate(commands)]
     return pairs(rows, style, gutter=GUTTER, remark_style="dim")
+
+
+def gate_command(scan: str, *, passes: bool, more: str = "") -> tuple[str, str]:
+    """The gate to set up for a scan, and what for: one that the network passes today.
+
+    Args:
+        scan: The command that measures.
+        passes: Whether no layer exceeds :data:`BOUND`, chance included.
+        more: Options that the threshold needs beside it.
+    """
+    if passes:
+        return f"{scan} --max-shift {BOUND:g}{more}", "in CI, so that it stays so"
+    return f"{scan} --report base.json", "later scans with --baseline base.json, in CI"

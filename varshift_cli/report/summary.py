@@ -10,9 +10,15 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from varshift_cli.records import Describe, Report, Status
+from varshift_cli.records import Describe, Level, Outcome, Report, Status, outcome_of
 from varshift_cli.report.bars import COLOURS
-from varshift_cli.report.paragraphs import GUTTER, finding_lines, next_lines
+from varshift_cli.report.paragraphs import (
+    BOUND,
+    GUTTER,
+    finding_lines,
+    gate_command,
+    next_lines,
+)
 from varshift_cli.report.screen import Style, block, blocks
 from varshift_cli.report.text import visible
 from varshift_cli.report.wording import (
@@ -21,6 +27,7 @@ from varshift_cli.report.wording import (
     gate_remarks,
     harmed,
     has_faults,
+    is_without_labels,
     judgement,
 )
 
@@ -66,7 +73,7 @@ def verdict(report: Report, style: Style) -> list[Text]:
 
 
 def next_steps(report: Report, style: Style, *, typed: Sequence[str]) -> list[Text]:
-    """Commands to run next, with the user's own file and options."""
+    """Commands to run next, with the user's own file and options, or what to give first."""
     path = report.checkpoint.path
     if path is None:
         return []
@@ -78,19 +85,44 @@ def next_steps(report: Report, style: Style, *, typed: Sequence[str]) -> list[Te
         code = visible(report.findings[0].code)
         rows.append((f"varshift explain {code}", "what it is, and what to do about it"))
     elif report.verdict.status is Status.NOT_GATED:
-        rows.append((f"varshift scan {model} --max-shift 1.25", "in CI, so that it stays so"))
+        rows += _gate(report, model)
     return next_lines(rows, style)
+
+
+def _gate(report: Report, model: str) -> list[tuple[str, str]]:
+    """A gate that the network passes today: the usual threshold, or itself as a baseline.
+
+    None where no gate would: nothing was measured, or a shift has no interval.
+    """
+    measured = [layer for layer in report.layers if layer.shift is not None]
+    passes = all(outcome_of(layer, BOUND) is Outcome.PASS for layer in measured)
+    known = all(layer.shift_interval or layer.level is Level.FINE for layer in measured)
+    if not measured or not known:
+        return []
+    return [gate_command(f"varshift scan {model}", passes=passes)]
 
 
 def _repair(report: Report, model: str) -> tuple[str, str]:
     """The repair to run next, and why; what is known to do harm is not advised."""
+    if _is_of_other_data(report):
+        purpose = "these are others: no repair of the statistics is due by them"
+        return "scan and fix with the data of training as --data", purpose
     figure = harmed(report.effect)
     if figure is not None:
         purpose = f"recalibration lowers {figure} here; is the other repair better?"
         return f"varshift fix {model} --dry-run", purpose
     if report.effect is not None and report.effect.adapted and report.effect.gain is None:
+        if is_without_labels(report):
+            return "give --data with labels", "they tell whether a repair is for the better"
         return f"varshift fix {model} --metric file.py:f", "your own figure decides"
     return f"varshift fix {model}", "repairs the statistics; writes a new file"
+
+
+def _is_of_other_data(report: Report) -> bool:
+    """Whether ``--train-data`` told that the statistics fit those data, and not these."""
+    return any(
+        each.code == "VS501" and "stale_on_train_data" in each.evidence for each in report.findings
+    )
 
 
 def _is_repairable(report: Report) -> bool:

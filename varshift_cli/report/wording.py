@@ -178,16 +178,21 @@ def effect_sentences(report: Report) -> list[str]:
         ]
     if measured.adapted:
         changes.append(_ADAPTED)
-    unscored = report.unknown.get("effect.accuracy", NO_LABELS)
     whether = "whether for the better, only labels tell"
-    if unscored != NO_LABELS:
-        whether = f"whether for the better, --metric tells: {visible(unscored)}"
+    if not is_without_labels(report):
+        unscored = visible(report.unknown["effect.accuracy"])
+        whether = f"whether for the better, --metric tells: {unscored}"
     return [*changes, f"{whether} {on}"] if changes else []
 
 
 _ADAPTED = (
     "it takes the outputs farther from those in train(): the network may have adapted to the shift"
 )
+
+
+def is_without_labels(report: Report) -> bool:
+    """Whether the data have no labels to tell by which outputs are better."""
+    return report.unknown.get("effect.accuracy", NO_LABELS) == NO_LABELS
 
 
 def harmed(effect: Effect | None) -> str | None:
