@@ -34,7 +34,7 @@ def values(seed: int = 0, positions: int = 6) -> Tensor:
 def moments(x: Tensor, groups: Tensor | None = None) -> GroupMoments:
     """Of x, in equal groups of samples unless groups are given."""
     index = torch.arange(len(x)) * GROUPS // len(x) if groups is None else groups
-    found = GroupMoments(int(index.max()) + 1, CHANNELS)
+    found = GroupMoments(int(index.max()) + 1, x.shape[1])
     found.add(x, index)
     return found
 

@@ -139,6 +139,29 @@ def test_permuted():
     assert permuted(asked(doubled())) is None
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_permuted_by_chance(seed):
+    """Factors that fell on channels at random: sorting helps there, as with any values."""
+    order = torch.randperm(CHANNELS, generator=torch.Generator().manual_seed(seed))
+
+    layers = asked(layer(var=VAR * SCATTER[order].pow(1.5)))
+
+    assert len(layers.off) == 1
+    assert permuted(layers) is None
+
+
+def test_permuted_within_noise():
+    """Channels alike but for noise, in any order; off as a whole, which no order explains."""
+    generator = torch.Generator().manual_seed(0)
+    x, other = torch.randn(2, 32, 1024, 1, generator=generator)
+    mean, var = statistics(other)
+
+    noisy = layer(x=x, mean=mean, var=var * 1.06)
+
+    assert noisy.off_in == {"size"}
+    assert permuted(asked(noisy)) is None
+
+
 def test_swapped():
     """VS405: mean and variance in each other's place."""
     x = values() + 3.0

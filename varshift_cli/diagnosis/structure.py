@@ -18,6 +18,8 @@ _FAR = 0.2
 """Distance from which another order of channels is worth trying."""
 _BETTER = 0.4
 """What is left of the distance when the right explanation is tried."""
+_DEALS = 32
+"""How often differences are dealt to other channels, to see what sorting leaves of them."""
 _LEAST_CHANNELS = 6
 _OUTLIER = 8.0
 """R/T of a channel that a single batch has pulled away."""
@@ -64,33 +66,48 @@ def permuted(asked: Question) -> Finding | None:
         hit,
         f"the statistics fit, but not where they stand: {', '.join(parts)}",
         {
-            "distance_by_channel": {each.name: _both(each) for each in hit},
-            "distance_sorted": {each.name: _sorted_distance(each) for each in shuffled},
+            "distance_by_channel": {each.name: each.size for each in hit},
+            "distance_sorted": {
+                each.name: _distance_sorted(each, each.log, each.drift) for each in shuffled
+            },
         },
     )
 
 
-def _both(each: Evidence) -> float:
-    return each.distance + each.drift_size
-
-
 def _is_permuted(each: Evidence) -> bool:
-    if each.log.numel() < _LEAST_CHANNELS or _both(each) < _FAR:
+    """Whether sorting explains more of the distance than it would of differences by chance.
+
+    An order moves single channels and leaves the size of all of them together, and sorting brings
+    any two sets of values nearer: so what is left is held against what sorting leaves where the
+    same differences stand at other channels.
+    """
+    if each.log.numel() < _LEAST_CHANNELS or each.size < _FAR or each.off_in <= {"size"}:
         return False
-    return _sorted_distance(each) < _BETTER * _both(each) and abs(each.signed) < 0.5 * each.distance
+    if abs(each.signed) >= 0.5 * each.distance:
+        return False
+    generator = torch.Generator().manual_seed(0)
+    dealt = 0.0
+    for _ in range(_DEALS):
+        order = torch.randperm(each.log.numel(), generator=generator)
+        dealt += _distance_sorted(each, each.log[order], each.drift[order]) / _DEALS
+    return _distance_sorted(each, each.log, each.drift) < _BETTER * dealt
 
 
-def _sorted_distance(each: Evidence) -> float:
-    """As the distance, with the channels of both sides sorted by size."""
-    logs = torch.log(each.running_var + each.eps).sort().values
-    logs = logs - torch.log(each.train_var + each.eps).sort().values
-    scale = float((each.train_var + each.eps).sqrt().mean())
-    means = (each.running_mean.sort().values - each.train_mean.sort().values) / scale
-    return float(logs.abs().mean() + means.abs().mean())
+def _distance_sorted(each: Evidence, log: Tensor, drift: Tensor) -> float:
+    """Distance between T and T less these differences, with the channels of both sorted by size."""
+    train = torch.log(each.train_var + each.eps)
+    deviation = (each.train_var + each.eps).sqrt()
+    logs = _sorted_apart(train, train - log)
+    means = _sorted_apart(each.train_mean, each.train_mean - drift * deviation)
+    return logs + means / float(deviation.mean())
+
+
+def _sorted_apart(a: Tensor, b: Tensor) -> float:
+    return float((a.sort().values - b.sort().values).abs().mean())
 
 
 def _is_swapped(each: Evidence) -> bool:
-    if _both(each) < _FAR or each.log.numel() < _LEAST_CHANNELS:
+    if each.size < _FAR or each.log.numel() < _LEAST_CHANNELS:
         return False
     variance = _logs(each.running_mean.abs(), each.train_var, each.eps)
     mean = _logs(each.running_var, each.train_mean.abs(), each.eps)
