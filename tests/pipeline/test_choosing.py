@@ -6,6 +6,7 @@ import copy
 import statistics
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from varshift_cli.diagnosis.staleness import Staleness
 from varshift_cli.instrument import find_batch_norms
 from varshift_cli.measurement.folds import cut_folds
 from varshift_cli.measurement.samples import Samples, identify
-from varshift_cli.pipeline import deciding, fix_checkpoint
+from varshift_cli.pipeline import deciding, fix_checkpoint, fixing
 from varshift_cli.pipeline.certainty import Answers, Certainty, answers_of
 from varshift_cli.pipeline.choice import choose_by_buffers, choose_by_labels, nothing_needed
 from varshift_cli.pipeline.crossfit import cross_fit
@@ -31,7 +32,9 @@ from varshift_cli.records import (
     Finding,
     FindingLevel,
     FixRequest,
+    Interval,
     ScanRequest,
+    Score,
     SilentProgress,
 )
 from varshift_cli.remedies import Workload
@@ -398,3 +401,47 @@ def test_targets_that_cannot_be_scored_are_not_passed_over(tmp_path: Path) -> No
         fix_checkpoint(FixRequest(request, method="auto"))
 
     assert {each.name for each in tmp_path.iterdir()} == {"net.pt", "calib.npz"}
+
+
+def test_where_accuracy_is_a_matter_of_chance_the_lower_loss_wins() -> None:
+    """Two images of 200 more, by a repair that is much less sure of all the others."""
+    labels = torch.arange(200) % 4
+    choice = choose_by_labels(
+        Judge(labels),
+        scores(labels, 0.7),
+        {
+            "recalibrate": scores(labels, 0.96, sure=3.0),
+            "correct": scores(labels, 0.97, sure=0.5),
+        },
+        "held-out fifths",
+        subject="",
+        by_buffers=lambda: replace(CHOSEN, method=None),
+    )
+    assert choice.method == "recalibrate"
+    assert "of the two recalibrate has the lower loss beyond noise" in choice.reason
+
+
+@pytest.mark.parametrize(("held_out", "told"), [(None, False), (object(), True)])
+def test_what_falls_on_its_own_samples_is_no_repair(held_out: object, told: bool) -> None:
+    """Other data may be too few to tell harm that the repair's own samples tell already."""
+    labels = torch.arange(400) % 4
+    evidence = SimpleNamespace(
+        held_out=held_out,
+        judge=Judge(labels),
+        measured=SimpleNamespace(outputs={"eval": scores(labels, 0.9)}),
+    )
+    found = deciding._harm_in_sample(evidence, "recalibrate", scores(labels, 0.8))
+    assert (found is not None and "recalibrate does harm" in found) is told
+    assert deciding._harm_in_sample(evidence, "recalibrate", scores(labels, 0.9)) is None
+
+
+def test_buffers_that_training_may_have_used_are_kept_unless_labels_speak() -> None:
+    """Never updated: a repair asked for by name needs more than that it does no harm."""
+    report = samples.shifted()
+    found = Finding("VS201", FindingLevel.ERROR, (report.layers[0].name,), "never updated")
+    score = Score("accuracy", "held-out fifths", 0.9, 0.91, 400, Interval(-0.01, 0.03))
+    fixing._refuse_leap(SimpleNamespace(before=report), "correct", score)
+    with pytest.raises(FixDeclinedError, match=r"never updated.*by no more than noise"):
+        fixing._refuse_leap(
+            SimpleNamespace(before=replace(report, findings=(found,))), "correct", score
+        )

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from varshift_cli import UsageError
 from varshift_cli.loading import build_model, open_checkpoint
 from varshift_cli.pipeline import fix_checkpoint, scan_checkpoint
 from varshift_cli.records import Case, Describe, FixRequest, Level, ScanRequest
@@ -165,6 +166,13 @@ def test_accuracy_on_held_out_images(folder: Path) -> None:
         logits = load(folder / "fixed.pt")(torch.from_numpy(data["x"]))
     accuracy = float((logits.argmax(1) == torch.from_numpy(data["y"])).double().mean())
     assert accuracy == pytest.approx(held_out.after, abs=1e-12)
+
+
+def test_the_calibration_data_are_not_held_out(folder: Path) -> None:
+    """Judged on its own samples a repair would look better than it is."""
+    with pytest.raises(UsageError, match=r"--holdout calib\.npz is --data itself"):
+        fix_checkpoint(FixRequest(request("model.pt"), output="fixed.pt", holdout="calib.npz"))
+    assert not Path("fixed.pt").exists()
 
 
 def test_remedies_attribution_and_prediction(folder: Path) -> None:

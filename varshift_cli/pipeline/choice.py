@@ -137,7 +137,8 @@ def choose_by_labels(
         reason = f"{subject}on {data} {told}{why}"
         return Choice(favourite.method, reason, scores=scores[favourite.method])
     if best is not None:
-        return Choice(best, f"{subject}on {data} {told}", scores=scores[best])
+        lead = "" if best == accepted[0] else f"; of the two {best} has the lower loss beyond noise"
+        return Choice(best, f"{subject}on {data} {told}{lead}", scores=scores[best])
     lost = all(is_worse(scores[name][0]) for name in ranked)
     verdict = "every repair does harm" if lost else "no repair is better beyond noise"
     if doubtful and any(_is_gain(scores[name]) for name in ranked):

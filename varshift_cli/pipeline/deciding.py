@@ -158,11 +158,14 @@ def _by_buffers(evidence: Evidence) -> Choice:
 
 
 def _harm_in_sample(evidence: Evidence, method: str, after: Tensor | None) -> str | None:
-    """What a repair lowers even on the samples that its statistics come from."""
-    scores = evidence.judge.compare(
-        evidence.measured.outputs["eval"], after, "the calibration data"
-    )
-    worse = harm(scores)
+    """What a repair lowers even on the samples that its statistics come from.
+
+    Asked beside other data alone: held-out parts of these samples would tell it themselves.
+    """
+    if evidence.held_out is None:
+        return None
+    as_is = evidence.measured.outputs["eval"]
+    worse = harm(evidence.judge.compare(as_is, after, "the calibration data"))
     return None if worse is None else told_harm(method, worse)
 
 
