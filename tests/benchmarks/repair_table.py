@@ -397,13 +397,13 @@ class Tally:
         spread = statistics.pstdev(float(o.hits[best].mean()) for o in found)
         self.unpaired += behind >= -spread / math.sqrt(max(len(found) - 1, 1)) - 1e-9
 
-    def told(self, cells: int) -> str:
+    def told(self, total: int) -> str:
         """In words."""
         return (
-            f"below as it is by more than two standard errors in {len(self.below)} of {cells} "
+            f"below as it is by more than two standard errors in {len(self.below)} of {total} "
             f"cells {self.below}; within one of the best choice in {self.paired} "
-            f"({100 * self.paired / cells:.0f} %) by the error of the difference, in "
-            f"{self.unpaired} ({100 * self.unpaired / cells:.0f} %) by that of the best one's mean"
+            f"({100 * self.paired / total:.0f} %) by the error of the difference, in "
+            f"{self.unpaired} ({100 * self.unpaired / total:.0f} %) by that of the best one's mean"
         )
 
 
