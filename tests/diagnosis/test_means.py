@@ -106,6 +106,9 @@ def test_recalibration_sets_means_right() -> None:
         (0.0, 0.02, "clean"),
         (-0.34, 0.14, "clean"),
         (0.3, 0.2, "unknown"),
+        (0.18, 0.11, "unknown"),
+        (0.2, 0.02, "unknown"),
+        (0.04, 0.05, "clean"),
         (-4.25, 1.8, "unknown"),
     ],
 )
@@ -116,6 +119,8 @@ def test_buffers_are_clean_near_zero_alone(
     monkeypatch.setattr(buffers, "_pair", lambda layer: layer)
     estimate = SimpleNamespace(slope=slope, error=error)
     monkeypatch.setattr(buffers, "within_layer_slope", lambda pairs: estimate)
+    monkeypatch.setattr(buffers, "common_factor", lambda pairs: None)
+    monkeypatch.setattr(buffers, "other_dropout", lambda layers: None)
     layer = SimpleNamespace(site=SimpleNamespace(never_updated=False))
     found, reason = buffers.describe_buffers([layer])  # type: ignore[list-item]
     assert found.describe == describe

@@ -121,7 +121,9 @@ STALE = Cause(
         "Either the buffers are not those of these weights: a momentum too small to follow the "
         "last steps of training, or weights that were changed after the buffers were gathered. Or "
         "the training batches were not mixed, and held one class each (VS302): that looks the same "
-        "until the data have class labels, by which varshift imitates such a training. Or these "
+        "until the data have class labels, by which varshift imitates such a training. Or "
+        "the model was built with another dropout probability than in training: where one factor "
+        "on the effect of dropout fits all layers, varshift names the probability. Or these "
         "data are not what the network was trained on: another preprocessing, or no augmentation "
         "where training had one. Recomputing is right in all cases but the last, where it can do "
         "harm. A narrower cause is named where the figures show one; here they do not."
@@ -132,6 +134,10 @@ STALE = Cause(
             "Find out if training batches were not mixed (VS302): give data with class labels, as "
             "labels in an array file or second in each batch",
             "varshift scan {model} --data FILE",
+        ),
+        Remedy(
+            "If dropout had another probability in training: build the model with that one",
+            "varshift scan {model} --data FILE --arch-arg p=0.2",
         ),
         Remedy(
             "If the data are right: recompute the statistics",

@@ -60,6 +60,7 @@ def small_batches(asked: Question) -> Finding | None:
         },
         (
             "augmentation in training only; --train-batch-size decides",
+            *asked.other_probability,
             "data not shuffled in training",
         ),
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
+from varshift_cli.diagnosis.buffers import OtherDropout, other_dropout
 from varshift_cli.diagnosis.evidence import Evidence
 from varshift_cli.instrument import BatchNormKey, BatchNormSite
 from varshift_cli.instrument.facts import ModelFacts
@@ -83,7 +85,7 @@ class Observations:
     """What was measured over ``--train-data``, where that was given."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Question:
     """What one rule on stored statistics looks at: the layers that no earlier rule has claimed."""
 
@@ -102,6 +104,16 @@ class Question:
     def other_data(self) -> tuple[str, ...]:
         """That it may be the data, as a rival: until the training data were measured too."""
         return () if self.seen.train_data is not None else (OTHER_DATA,)
+
+    @cached_property
+    def dropout(self) -> OtherDropout | None:
+        """Of another probability, if that would explain the buffers."""
+        return other_dropout([each.layer for each in self.every])
+
+    @property
+    def other_probability(self) -> tuple[str, ...]:
+        """That dropout had another probability in training, as a rival."""
+        return () if self.dropout is None else (self.dropout.told(self.seen.dropouts),)
 
     @property
     def unmixed_batches(self) -> tuple[str, ...]:

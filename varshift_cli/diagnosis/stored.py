@@ -140,7 +140,7 @@ def too_few(asked: Question) -> Finding | None:
             "updates": min(updates, default=None),
             "momentum": off[0].alpha,
         },
-        () if share == known else asked.other_data,
+        () if share == known else (*asked.other_probability, *asked.other_data),
     )
 
 
@@ -175,12 +175,17 @@ def stale(asked: Question) -> Finding | None:
     factors = [math.exp(each.signed) for each in off]
     data = "this data" if asked.seen.train_data is None else "this data, nor the training data"
     means = {each.name: each.drift_size for each in off if "mean" in each.off_in}
+    numbers: dict[str, object] = {}
+    if (dropout := asked.dropout) is not None:
+        both = dropout.probability(asked.seen.dropouts)
+        numbers = {"dropout_times": dropout.factor, "probability": both and both[1]}
     return finding(
         "VS210",
         off,
         f"the running statistics of {counted(off)} do not describe {data}: {_how_far(off)}",
-        {"lowest": min(factors), "highest": max(factors), "means": means},
+        {"lowest": min(factors), "highest": max(factors), "means": means, **numbers},
         (
+            *asked.other_probability,
             *asked.other_data,
             "weights changed after the last update (EMA, SWA, merging)",
             "small training batches: scan with --train-batch-size",

@@ -87,8 +87,8 @@ def assemble(measured: Measurement, subject: Subject, study: Study | None = None
     studies = Studies() if study is None else study.run(measured, layers)
     layers = _explained(measured, layers, studies, noises)
     known = [layer for layer in measured.layers if layer.key not in measured.probe.suspect]
-    buffers, no_slope = describe_buffers(known)
     dropouts = dropout_records(measured.wiring, names, noises)
+    buffers, no_slope = describe_buffers(known, dropouts)
     targets = targets_of(subject.batches)
     effect, no_effect = effect_of(
         measured.outputs["eval"], measured.outputs["clean"], measured.outputs["train"], targets

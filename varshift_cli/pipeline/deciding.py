@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from varshift_cli.diagnosis.buffers import OTHER_PROBABILITY
 from varshift_cli.errors import FixDeclinedError
 from varshift_cli.measurement import Measurement
 from varshift_cli.measurement.agreement import agreement
@@ -111,7 +112,16 @@ _UNSCORED = (
 
 
 def decide(evidence: Evidence) -> Choice:
-    """The choice of ``--auto``."""
+    """The choice of ``--auto``; with a word on dropout if the model seems to have a wrong one."""
+    choice = _decided(evidence)
+    rivals = [rival for found in evidence.report.findings for rival in found.rivals]
+    told = next((rival for rival in rivals if rival.startswith(OTHER_PROBABILITY)), None)
+    if told is None or not choice.needed:
+        return choice
+    return replace(choice, reason=f"{choice.reason}. First see if it is {told}")
+
+
+def _decided(evidence: Evidence) -> Choice:
     nothing = nothing_needed(evidence.report)
     if nothing is not None:
         return nothing

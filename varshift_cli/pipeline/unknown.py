@@ -52,7 +52,9 @@ def reasons_of_buffers(buffers: BuffersRecord, no_slope: str | None) -> Reasons:
     """Of what the buffers describe."""
     if buffers.slope is None:
         yield "buffers.slope", no_slope
-    elif buffers.slope_se is None:
+        return
+    yield "buffers.describe", no_slope
+    if buffers.slope_se is None:
         yield "buffers.slope_se", "too few layers"
 
 

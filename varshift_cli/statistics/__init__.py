@@ -16,7 +16,12 @@ from varshift_cli.statistics.leaving_out import all_but_one_group, left_out_inte
 from varshift_cli.statistics.means import mean_interval
 from varshift_cli.statistics.moments import GroupMoments, Population
 from varshift_cli.statistics.ratios import DEAD_FRACTION, live_channels, log_ratio
-from varshift_cli.statistics.regression import Pair, SlopeEstimate, within_layer_slope
+from varshift_cli.statistics.regression import (
+    Pair,
+    SlopeEstimate,
+    common_factor,
+    within_layer_slope,
+)
 
 __all__ = [
     "DEAD_FRACTION",
@@ -27,6 +32,7 @@ __all__ = [
     "ShiftEstimate",
     "SlopeEstimate",
     "all_but_one_group",
+    "common_factor",
     "geometric_interval",
     "jackknife_error",
     "left_out_interval",

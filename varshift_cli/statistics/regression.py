@@ -14,6 +14,8 @@ MIN_LAYERS = 4
 _FOLDS = 8
 _RELIABLE = 0.5
 """At least this share of x's spread must be real rather than noise."""
+_INEXACT = 0.05
+"""How far the factor of one layer may be from that of all, however many channels it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,57 @@ def within_layer_slope(pairs: Sequence[Pair]) -> SlopeEstimate | None:
     spread = float((partial - partial.mean()).square().sum())
     slope = float((total[1] - total[3]) / (total[0] - total[2]))
     return SlopeEstimate(slope, math.sqrt((len(sums) - 1) / len(sums) * spread))
+
+
+def common_factor(pairs: Sequence[Pair]) -> tuple[SlopeEstimate, SlopeEstimate] | None:
+    """One factor for all layers, by y = factor x through the origin.
+
+    It is taken twice: from what the layers moved on average (sum y/sum x), and from how channels
+    differ within them, which alone withstands an intercept. Layers count by their precision, for
+    one whose y is noisy would otherwise hide what all others show; the error grows with their
+    disagreement (Birge, "The calculation of errors by the method of least squares", Phys. Rev.
+    1932).
+
+    Args:
+        pairs: One per layer.
+
+    Returns:
+        The factor by averages and that by channels; ``None`` where x tells nothing.
+    """
+    averages = [each for pair in pairs if (each := _by_average(pair)) is not None]
+    within = [each for pair in pairs if (each := _by_channels(pair)) is not None]
+    return (_weighted(averages), _weighted(within)) if averages and within else None
+
+
+def _by_average(pair: Pair) -> SlopeEstimate | None:
+    mean = float(pair.x.mean())
+    if not mean or pair.x.numel() < 2:
+        return None
+    slope = float(pair.y.mean()) / mean
+    error = float((pair.y - slope * pair.x).std()) / math.sqrt(pair.x.numel()) / abs(mean)
+    return SlopeEstimate(slope, math.hypot(error, _INEXACT))
+
+
+def _by_channels(pair: Pair) -> SlopeEstimate | None:
+    if pair.x.numel() < 3:
+        return None
+    ((xx, xy, xx_noise, xy_noise),) = _sums(pair, 1)
+    if xx <= 0.0 or xx - xx_noise < _RELIABLE * xx:
+        return None
+    slope = (xy - xy_noise) / (xx - xx_noise)
+    left = (pair.y - pair.y.mean()) - slope * (pair.x - pair.x.mean())
+    variance = float(left.square().sum()) / (pair.x.numel() - 2)
+    return SlopeEstimate(slope, math.hypot(math.sqrt(variance / (xx - xx_noise)), _INEXACT))
+
+
+def _weighted(found: Sequence[SlopeEstimate]) -> SlopeEstimate:
+    """The mean by inverse variance, its error as large as the layers disagree."""
+    weights = [1.0 / each.error**2 for each in found]
+    pairs = list(zip(found, weights, strict=True))
+    slope = sum(each.slope * weight for each, weight in pairs) / sum(weights)
+    scatter = sum((each.slope - slope) ** 2 * weight for each, weight in pairs)
+    birge = math.sqrt(max(1.0, scatter / max(len(found) - 1, 1)))
+    return SlopeEstimate(slope, birge / math.sqrt(sum(weights)))
 
 
 def _sums(pair: Pair, folds: int) -> list[tuple[float, float, float, float]]:
