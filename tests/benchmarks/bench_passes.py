@@ -23,9 +23,9 @@ from torch.optim.swa_utils import update_bn
 
 from varshift_cli.heap import keep_freed_memory
 from varshift_cli.instrument import borrowed, find_batch_norms
-from varshift_cli.measurement.passes import run_eval, run_population, wire
+from varshift_cli.measurement.passes import plan_join, run_eval, run_population, wire
 from varshift_cli.measurement.regimes import EvalRegime, PopulationRegime
-from varshift_cli.measurement.regroup import join_batches, join_factor
+from varshift_cli.measurement.regroup import join_batches
 from varshift_cli.measurement.samples import identify
 from varshift_cli.records import Batch, SilentProgress
 from varshift_cli.remedies import Workload, gather_populations, recalibrated
@@ -93,8 +93,8 @@ class Bench:
         samples = identify(self.batches)
         with borrowed(model, self.catalogue) as instrumented:
             wiring, _ = wire(instrumented, self.batches)
-        # As for data from a file.
-        self.join = join_factor(wiring.working_bytes * size, len(self.batches), None)
+            # As for data from a file.
+            self.join = plan_join(instrumented, self.batches, wiring)
         self.joined, self.samples_joined = join_batches(self.batches, samples, self.join)
         self.samples = samples
 

@@ -41,8 +41,7 @@ from varshift_cli import recalibrate
 from varshift_cli.heap import keep_freed_memory
 from varshift_cli.instrument import borrowed, find_batch_norms
 from varshift_cli.measurement.memory import memory_budget
-from varshift_cli.measurement.passes import wire
-from varshift_cli.measurement.regroup import join_factor
+from varshift_cli.measurement.passes import plan_join, wire
 from varshift_cli.records import SilentProgress
 from varshift_cli.remedies import Workload, corrected, gather_populations, recalibrated
 
@@ -98,9 +97,7 @@ def _joined(work: Workload) -> Workload:
     """As ``fix`` has it for data from a file."""
     with borrowed(work.model, work.catalogue) as instrumented:
         wiring, _ = wire(instrumented, work.batches)
-    working = wiring.working_bytes * max(batch.size for batch in work.batches)
-    device = next(work.model.parameters()).device
-    return replace(work, join=join_factor(working, len(work.batches), work.memory, device))
+        return replace(work, join=plan_join(instrumented, work.batches, wiring, work.memory))
 
 
 def _recalibration(work: Workload) -> None:

@@ -363,10 +363,8 @@ def add_hindsight(found: list[Outcome]) -> None:
                 each.hits[name] = torch.where(half == 0, each.hits[best[0]], each.hits[best[1]])
 
 
-def best_choice(found: list[Outcome], rows: Tensor | None = None) -> str:
+def best_choice(found: list[Outcome], rows: Tensor | slice = slice(None)) -> str:
     """Of these nets, counted on some of the images."""
-    everything = torch.ones_like(found[0].hits["as is"], dtype=torch.bool)
-    rows = everything if rows is None else rows
     return max(
         CHOICES, key=lambda name: statistics.mean(float(o.hits[name][rows].mean()) for o in found)
     )

@@ -127,10 +127,9 @@ def describe_buffers(
         layers: As measured.
         dropouts: Of the model, for what is said of their probability.
     """
-    filled = [layer for layer in layers if not layer.site.never_updated]
-    if layers and not filled:
+    if layers and all(layer.site.never_updated for layer in layers):
         return BuffersRecord(), "the running statistics were never updated"
-    pairs = _pairs(filled)
+    pairs = _pairs(layers)
     if not pairs:
         return BuffersRecord(), "no dropout moves any layer, so nothing tells the two apart"
     estimate = within_layer_slope(pairs)
@@ -142,7 +141,7 @@ def describe_buffers(
     is_low = slope > _NEITHER and slope + 2.0 * error < _HALF
     if is_low and not _is_partial(estimate, common_factor(pairs)):
         return BuffersRecord(Describe.CLEAN, slope, error), None
-    other = other_dropout(filled)
+    other = other_dropout(layers)
     if other is not None:
         return BuffersRecord(Describe.UNKNOWN, slope, error), other.told(dropouts)
     weak = "the effect of dropout is too weak, or the buffers fit the network neither way"
@@ -165,6 +164,7 @@ def _is_partial(
 
 
 def _pairs(layers: Sequence[LayerMoments]) -> list[Pair]:
+    """Of layers that dropout moves; buffers that were never updated describe nothing."""
     filled = [layer for layer in layers if not layer.site.never_updated]
     return [pair for layer in filled if (pair := _pair(layer)) is not None]
 

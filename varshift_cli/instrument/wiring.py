@@ -49,7 +49,6 @@ class BatchNormVisit:
     location: str | None
     dropouts: tuple[tuple[NoiseKey, Case], ...]
     upstream: tuple[BatchNormKey, ...]
-    input_bytes: int
     batch_statistics: bool
     """Whether it normalises by the batch itself, although every flag says eval."""
 
@@ -154,7 +153,6 @@ class _Tracer:
                 caller_location(),
                 tuple((key, case) for key, case in arrived.items() if isinstance(key, NoiseKey)),
                 tuple(key for key in arrived if isinstance(key, BatchNormKey)),
-                call.input.numel() * call.input.element_size(),
                 call.training,
             )
         )

@@ -26,13 +26,14 @@ from varshift_cli.measurement.outputs import Outputs
 from varshift_cli.measurement.passes import (
     Plan,
     Procedure,
+    plan_join,
     plan_passes,
     run_eval,
     run_population,
     wire,
 )
 from varshift_cli.measurement.regimes import EvalRegime, PopulationRegime
-from varshift_cli.measurement.regroup import join_batches, join_factor
+from varshift_cli.measurement.regroup import join_batches
 from varshift_cli.measurement.samples import Samples, identify
 from varshift_cli.measurement.small_batches import (
     BatchRegime,
@@ -236,13 +237,10 @@ class _Measuring:
 
     def _join_factor(self, wiring: Wiring, shown: Batch) -> int:
         """How many batches to join: one, where what a batch holds matters to model or user."""
-        first = self._batches[0]
         by_batch = any(visit.batch_statistics for visit in wiring.batch_norms)
-        if not self._regroup or by_batch or self._catalogue.untracked or shown is first:
+        if not self._regroup or by_batch or self._catalogue.untracked or shown is self._batches[0]:
             return 1
-        device = next(iter(self._catalogue.sites.values())).running_var.device
-        working = wiring.working_bytes * max(batch.size for batch in self._batches)
-        return join_factor(working, len(self._batches), self._memory, device)
+        return plan_join(self._instrumented, self._batches, wiring, self._memory)
 
     def _keep(self, name: str, tell: Callable[[], None]) -> Callable[[int, Any], None]:
         def keep(index: int, output: Any) -> None:

@@ -20,6 +20,7 @@ from varshift_cli.instrument.stepwise import run_stepwise
 from varshift_cli.instrument.wiring import Wiring, trace_wiring
 from varshift_cli.measurement.memory import granted, plan_windows
 from varshift_cli.measurement.regimes import EvalRegime, PopulationRegime
+from varshift_cli.measurement.regroup import join_factor
 from varshift_cli.measurement.samples import few_of
 from varshift_cli.measurement.small_batches import BatchRegime
 from varshift_cli.measurement.unmixed import UnmixedRegime
@@ -111,6 +112,14 @@ def wire(instrumented: Instrumented, batches: Sequence[Batch]) -> tuple[Wiring, 
         raise ForwardRaised(0) from error
 
 
+def plan_join(
+    instrumented: Instrumented, batches: Sequence[Batch], wiring: Wiring, memory: int | None = None
+) -> int:
+    """How many batches may go through together; as :func:`plan_passes`."""
+    working = wiring.working_bytes * max(batch.size for batch in batches)
+    return join_factor(working, len(batches), memory, _device_of(instrumented))
+
+
 def plan_passes(
     instrumented: Instrumented, batches: Sequence[Batch], wiring: Wiring, memory: int | None = None
 ) -> Plan:
@@ -122,14 +131,19 @@ def plan_passes(
         wiring: Tells what a parked forward holds.
         memory: Bytes that parked forwards may hold; half of what is free by default.
     """
-    device = next((site.running_var.device for site in instrumented.sites.values()), "cpu")
+    device = _device_of(instrumented)
     budget = granted(memory, device)
     windows = plan_windows(batches, wiring.live_bytes, budget)
     parked = wiring.live_bytes * sum(batch.size for batch in batches)
     # On another device ops are sooner done than their results compared.
-    shares = len(windows) == 1 and torch.device(device).type == "cpu"
+    shares = len(windows) == 1 and device.type == "cpu"
     spare = min((budget - parked) / 2, 2 * parked) if shares else 0
     return Plan(windows, max(int(spare), 0))
+
+
+def _device_of(instrumented: Instrumented) -> torch.device:
+    sites = instrumented.sites.values()
+    return next((site.running_var.device for site in sites), torch.device("cpu"))
 
 
 def run_population(

@@ -40,6 +40,10 @@ class Answers:
     entropy: float
     spread: float
 
+    def has_fewer_classes(self, other: Answers) -> bool:
+        """Whether some classes are predicted much less than in the other outputs."""
+        return self.spread < other.spread - FEWER_CLASSES
+
 
 @dataclass(frozen=True, slots=True)
 class Certainty:
@@ -54,7 +58,7 @@ class Certainty:
         """Whether recalibration makes the network predict some classes much less."""
         if self.as_is is None or self.recalibrated is None:
             return False
-        return self.recalibrated.spread < self.as_is.spread - FEWER_CLASSES
+        return self.recalibrated.has_fewer_classes(self.as_is)
 
     @property
     def is_lost(self) -> bool:
@@ -69,7 +73,7 @@ class Certainty:
         """Whether recalibration makes it much more certain than correction does, of all classes."""
         if self.corrected is None or self.recalibrated is None or self.is_lost:
             return False
-        if self.recalibrated.spread < self.corrected.spread - FEWER_CLASSES:
+        if self.recalibrated.has_fewer_classes(self.corrected):
             return False
         return self.recalibrated.entropy < MORE_CERTAIN * self.corrected.entropy
 

@@ -72,6 +72,7 @@ def fix_checkpoint(request: FixRequest, progress: Progress | None = None) -> Fix
     if request.method == "revert":
         return revert_checkpoint(request)
     progress = progress or SilentProgress()
+    _refuse_own_data(request)
     output = None if request.dry_run else output_path(request)
     inputs = open_inputs(request.scan, request.holdout)
     look = look_at(inputs, request.scan, progress)
@@ -89,6 +90,15 @@ def fix_checkpoint(request: FixRequest, progress: Progress | None = None) -> Fix
         labelled = task.evidence.as_is() is not None
         raise FixDeclinedError(choice.reason, hint=_LEAVE if labelled else _LABELS + _LEAVE)
     return _carry_out(task, choice, choice.method, output)
+
+
+def _refuse_own_data(request: FixRequest) -> None:
+    if request.holdout is not None and request.holdout == request.scan.data:
+        raise UsageError(
+            f"--holdout {request.holdout} is --data itself: the statistics would be judged on the "
+            "samples that they come from",
+            hint="Give other data, or leave --holdout out: labels are then held out by fifths.",
+        )
 
 
 _LABELS = (
@@ -134,12 +144,6 @@ def _evidence(
 def _held_out(request: FixRequest, inputs: Inputs, work: Workload) -> HeldOut | None:
     if request.holdout is None:
         return None
-    if request.holdout == request.scan.data:
-        raise UsageError(
-            f"--holdout {request.holdout} is --data itself: the statistics would be judged on the "
-            "samples that they come from",
-            hint="Give other data, or leave --holdout out: labels are then held out by fifths.",
-        )
     data = load_other_data(request.scan, request.holdout, inputs, "--holdout", work.progress)
     outputs = verify(
         work.model, work.catalogue, data.batches, progress=work.progress, forward=work.forward
